@@ -1,0 +1,1 @@
+"""Training methods: each turns one batch into accumulated gradients, nothing else."""
