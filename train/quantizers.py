@@ -59,6 +59,7 @@ class _Kernels:
 
 def compile_quantizers() -> None:
     """Fuse each pass of the quantiser with ``torch.compile`` (needs a C++ compiler on a CPU)."""
+    torch._dynamo.config.recompile_limit = 64  # sizes, dtypes and layouts of a whole network
     _Kernels.forward = staticmethod(torch.compile(_codes, dynamic=True))
     _Kernels.backward = staticmethod(torch.compile(_codes_backward, dynamic=True))
 
@@ -75,12 +76,14 @@ class ClipUniform(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, levels: Tensor) -> Tensor:
         ctx.save_for_backward(x, lower, upper, levels)
-        result: Tensor = _Kernels.forward(x, lower, upper, levels)
+        # Detached, parameters and activations look alike to the compiler: fewer variants.
+        result: Tensor = _Kernels.forward(x.detach(), lower.detach(), upper.detach(), levels)
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        grad_x, grad_lower, grad_upper = _Kernels.backward(grads[0], *ctx.saved_tensors)
+        saved = (tensor.detach() for tensor in ctx.saved_tensors)
+        grad_x, grad_lower, grad_upper = _Kernels.backward(grads[0], *saved)
         return grad_x, grad_lower, grad_upper, None
 
 

@@ -1,0 +1,59 @@
+# Two commands matter: `make run` shows the product, `make test` proves it.
+# Both create .venv, install what is missing and build; a second call is quick.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null)
+
+# The wheel of ExecuTorch holds the headers and libraries that native_ops compiles against; none of
+# its Python dependencies are needed for that.
+EXECUTORCH := executorch==1.5.1
+BUILD_TOOLS := "scikit-build-core>=0.11" "nanobind>=2.7" "cmake>=3.28" ninja
+
+.PHONY: run test lint format plot clean
+
+run: $(VENV)/device.stamp
+	@mkdir -p runs
+	$(BIN)/edge-app run --replay-sensors heat-and-recover --duration 45 --jsonl runs/demo.jsonl
+	@echo "Every frame is in runs/demo.jsonl. Next: $(BIN)/edge-app run --camera"
+
+test: $(VENV)/server.stamp lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/server.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files 'native_ops/*.cpp' 'native_ops/*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/server.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files 'native_ops/*.cpp' 'native_ops/*.h' | xargs $(BIN)/clang-format -i
+
+# The picture in the README.
+plot: $(VENV)/server.stamp run
+	$(BIN)/edge-app log plot runs/demo.jsonl -o docs/run.png
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/device.stamp: $(VENV)/bin/python pyproject.toml CMakeLists.txt $(NATIVE)
+	@echo "Installing the device packages and building native_ops (once)"
+	$(PIP) install $(BUILD_TOOLS)
+	$(BIN)/python -c "import importlib.metadata as m; m.version('executorch')" 2>/dev/null \
+		|| $(PIP) install --no-deps $(EXECUTORCH)
+	$(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+# torch first: what depends on it must not choose another build of it.
+$(VENV)/server.stamp: $(VENV)/device.stamp
+	@echo "Installing what training, export and the tests need (once)"
+	$(PIP) install torch==2.13.0
+	$(PIP) install --no-build-isolation --editable '.[server,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build runs

@@ -1,0 +1,246 @@
+"""An integer network as one ExecuTorch program with a method for each level.
+
+Every method consists of `mbq::*` operators only, so that a device needs no other kernels. Constants
+are stored once where their bytes are equal, which is why the weights are packed once for each
+branch and the per-level scales are separate small tensors.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from executorch.exir import (
+    EdgeProgramManager,
+    ExecutorchBackendConfig,
+    to_edge_transform_and_lower,
+)
+from executorch.exir.dialects.edge._ops import EdgeOpOverload
+from executorch.exir.passes import MemoryPlanningPass
+from torch import Tensor, nn
+
+from export import ops, packing
+from export.integer import Block, Convolution, IntegerNetwork, StreamQuantizer, check
+from native_ops import container
+
+FORMAT = 1
+# One cache line, the widest vector, and the payload of a packed weight after its header.
+_ALIGNMENT = 64
+
+
+class ExportError(RuntimeError):
+    """A program that must not be shipped; says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Packed weights of every branch, keyed by (branch, name within the branch)."""
+
+    blobs: dict[tuple[int, str], Tensor]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of weight codes, without headers."""
+        return sum(blob.numel() - packing.HEADER_BYTES for blob in self.blobs.values())
+
+
+def pack_weights(network: IntegerNetwork) -> Packed:
+    """Pack each branch once, whichever levels use it."""
+    blobs: dict[tuple[int, str], Tensor] = {}
+    for level in network.levels.values():
+        for branch, name, conv in level.convolutions():
+            if (branch, name) not in blobs:
+                blobs[branch, name] = torch.from_numpy(packing.pack(conv.codes))
+    return Packed(blobs)
+
+
+class _Quantize(nn.Module):
+    def __init__(self, quantizer: StreamQuantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.quantizer
+        return torch.ops.mbq.quantize(x, q.scale, q.offset, 0, q.highest)
+
+
+class _Convolution(nn.Module):
+    scale: Tensor
+    bias: Tensor
+    weight: Tensor
+
+    def __init__(self, conv: Convolution, blob: Tensor) -> None:
+        super().__init__()
+        self.stride, self.pad = conv.stride, conv.pad
+        self.register_buffer("weight", blob)
+        self.register_buffer("scale", _tensor(conv.scale))
+        self.register_buffer("bias", _tensor(conv.bias))
+
+    def codes(self, codes: Tensor, lowest: int, highest: int) -> Tensor:
+        return torch.ops.mbq.conv2d_codes(
+            codes, self.weight, self.scale, self.bias, self.stride, self.pad, lowest, highest
+        )
+
+    def stream(self, codes: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        return torch.ops.mbq.conv2d_stream(
+            codes, self.weight, self.scale, self.bias, residual, self.stride, self.pad, relu
+        )
+
+
+class _Block(nn.Module):
+    def __init__(self, block: Block, blobs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.quantize = _Quantize(block.quantizer)
+        self.conv1 = _Convolution(block.conv1, blobs["conv1"])
+        self.lowest, self.highest = block.lowest, block.highest
+        self.conv2 = _Convolution(block.conv2, blobs["conv2"])
+        self.shortcut_quantize: _Quantize | None = None
+        self.shortcut: _Convolution | None = None
+        if block.shortcut is not None:
+            self.shortcut_quantize = _Quantize(block.shortcut.quantizer)
+            self.shortcut = _Convolution(block.shortcut.conv, blobs["shortcut"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x
+        if self.shortcut is not None and self.shortcut_quantize is not None:
+            residual = self.shortcut.stream(self.shortcut_quantize(x), None, False)
+        hidden = self.conv1.codes(self.quantize(x), self.lowest, self.highest)
+        return self.conv2.stream(hidden, residual, True)
+
+
+class LevelModule(nn.Module):
+    """One level as a module of `mbq::*` operators: uint8 [1, H, W, 3] -> float32 [1, classes].
+
+    Raises:
+        IntegerNetworkError: the network has no such level.
+    """
+
+    stem_weight: Tensor
+    stem_scale: Tensor
+    stem_bias: Tensor
+    stem_pad_value: Tensor
+    head_weight: Tensor
+    head_bias: Tensor
+
+    def __init__(self, network: IntegerNetwork, bits: int, packed: Packed) -> None:
+        super().__init__()
+        stem, level = network.stem, network.level(bits)
+        self.stem_stride, self.stem_pad = stem.stride, stem.pad
+        self.register_buffer("stem_weight", _tensor(stem.weight))
+        self.register_buffer("stem_scale", _tensor(stem.scale))
+        self.register_buffer("stem_bias", _tensor(stem.bias))
+        self.register_buffer("stem_pad_value", _tensor(stem.pad_value))
+        self.register_buffer("head_weight", _tensor(network.head.weight))
+        self.register_buffer("head_bias", _tensor(network.head.bias))
+        self.branches = nn.ModuleList()
+        for branch, blocks in zip(level.branches, level.bodies, strict=True):
+            body = nn.Sequential()
+            for index, block in enumerate(blocks):
+                names = [name for name, _ in block.convolutions()]
+                blobs = {n: packed.blobs[branch, f"block{index + 1}.{n}"] for n in names}
+                body.append(_Block(block, blobs))
+            self.branches.append(body)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = torch.ops.mbq.stem(
+            image,
+            self.stem_weight,
+            self.stem_scale,
+            self.stem_bias,
+            self.stem_pad_value,
+            self.stem_stride,
+            self.stem_pad,
+        )
+        streams = [branch(features) for branch in self.branches]
+        return torch.ops.mbq.head(streams, self.head_weight, self.head_bias)
+
+
+def lower(network: IntegerNetwork, metadata: Mapping[str, Any]) -> bytes:
+    """The contents of a model file: the sealed program of all levels.
+
+    Methods are called `bits2`, `bits4` and so on; `edge_format` and `edge_metadata` (JSON) are
+    constant methods.
+
+    Raises:
+        IntegerNetworkError: the network fails `integer.check`.
+        ExportError: an operator other than `mbq::*` is left in a method.
+    """
+    check(network)
+    packed = pack_weights(network)
+    modules = {f"bits{bits}": LevelModule(network, bits, packed) for bits in network.levels}
+    constants = {"edge_format": FORMAT, "edge_metadata": json.dumps(metadata)}
+    return container.seal(lower_modules(modules, network.input_size, constants))
+
+
+def lower_modules(
+    modules: Mapping[str, nn.Module], input_size: tuple[int, int], constants: Mapping[str, Any]
+) -> bytes:
+    """An ExecuTorch program with one method for each module.
+
+    Args:
+        modules: method name -> module of uint8 [1, H, W, 3].
+        constants: name -> value of constant methods.
+
+    Raises:
+        ExportError: an operator other than `mbq::*` is left in a method; names method and node.
+    """
+    example = (torch.zeros((1, *input_size, 3), dtype=torch.uint8),)
+    with torch.no_grad():
+        exported = {
+            name: torch.export.export(module.eval(), example, strict=False)
+            for name, module in modules.items()
+        }
+        edge = to_edge_transform_and_lower(exported, constant_methods=dict(constants))
+    refuse_other_operators(edge)
+    planning = MemoryPlanningPass(alloc_graph_input=False, alignment=_ALIGNMENT)
+    config = ExecutorchBackendConfig(
+        memory_planning_pass=planning, constant_tensor_alignment=_ALIGNMENT
+    )
+    return bytes(edge.to_executorch(config).buffer)
+
+
+def refuse_other_operators(edge: EdgeProgramManager) -> None:
+    """Raise ExportError if a method calls anything but `mbq::*`.
+
+    Such a call would run on a portable kernel, hundreds of times slower, or not be found at all by
+    a device that has none.
+    """
+    foreign = []
+    for method in sorted(edge.methods):
+        for node in edge.exported_program(method).graph.nodes:
+            if node.op != "call_function":
+                continue
+            namespace = node.target.namespace if isinstance(node.target, EdgeOpOverload) else ""
+            if namespace != ops.NAMESPACE:
+                foreign.append(f"{method}: node '{node.name}' calls {_operator_name(node.target)}")
+    if foreign:
+        raise ExportError(
+            "the program calls operators that the device does not have:\n  "
+            + "\n  ".join(foreign)
+            + f"\nexpress these layers with the operators of {ops.NAMESPACE}"
+        )
+
+
+def _operator_name(target: Any) -> str:
+    return str(target.name()) if isinstance(target, EdgeOpOverload) else str(target)
+
+
+def write_beside(path: Path, contents: bytes) -> Path:
+    """Write contents to a new file in path's folder and return its path, for a later rename."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    with os.fdopen(handle, "wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(name, 0o644)
+    return Path(name)
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,112 @@
+"""What the tests of several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from export.integer import IntegerNetwork
+
+
+def make_random_network(
+    seed: int,
+    widths: tuple[int, ...] = (8, 16),
+    selection: dict[int, tuple[int, ...]] | None = None,
+    input_size: tuple[int, int] = (8, 8),
+    classes: int = 5,
+) -> IntegerNetwork:
+    """An integer network of random codes whose activations keep using their whole range.
+
+    Scales follow the accumulators' size, some are negative, and channel counts need not be
+    multiples of 4 or 16. One block for each width; all but the first halve height and width.
+    """
+    from export import integer
+
+    random = np.random.default_rng(seed)
+    selection = selection or {2: (1,), 4: (2, 3), 6: (2, 3, 4), 8: (1, 2, 3, 4)}
+
+    def floats(*shape: int, low: float = -1.0, high: float = 1.0) -> Any:
+        return random.uniform(low, high, shape).astype(np.float32)
+
+    def shapes() -> list[tuple[int, int, int]]:
+        ins = (widths[0], *widths[:-1])
+        return [(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip(ins, widths, strict=True))]
+
+    branches = sorted({branch for members in selection.values() for branch in members})
+    codes: dict[tuple[int, int, str], Any] = {}
+    for branch in branches:
+        for index, (inputs, outputs, stride) in enumerate(shapes()):
+            for name, side, channels in (("conv1", 3, inputs), ("conv2", 3, outputs)):
+                shape = (outputs, side, side, channels)
+                codes[branch, index, name] = random.integers(0, 4, shape, dtype=np.uint8)
+            if stride != 1 or inputs != outputs:
+                shape = (outputs, 1, 1, inputs)
+                codes[branch, index, "shortcut"] = random.integers(0, 4, shape, dtype=np.uint8)
+
+    def convolution(
+        key: tuple[int, int, str], bits: int, target: float, offset: float, stride: int
+    ) -> integer.Convolution:
+        weight = codes[key]
+        outputs, side, _, inputs = weight.shape
+        # Standard deviation of an accumulator whose activations spread over their range.
+        spread = np.sqrt(5 * side * side * inputs) * (2**bits - 1) / 2
+        sign = np.where(random.random(outputs) < 0.2, -1, 1)
+        scale = (floats(outputs, low=0.5, high=1.5) * sign * target / spread).astype(np.float32)
+        bias = offset + target * floats(outputs, low=-0.3, high=0.3)
+        return integer.Convolution(weight, scale, bias, stride, side // 2)
+
+    def quantizer(bits: int) -> integer.StreamQuantizer:
+        highest = 2**bits - 1
+        lower, upper = random.uniform(-0.2, 0.2), random.uniform(1.5, 2.5)
+        step = highest / (upper - lower)
+        return integer.StreamQuantizer(
+            float(np.float32(step)), float(np.float32(-lower * step)), highest
+        )
+
+    levels = {}
+    for bits, members in selection.items():
+        highest = 2**bits - 1
+        bodies = []
+        for branch in members:
+            blocks = []
+            for index, (inputs, outputs, stride) in enumerate(shapes()):
+                shortcut = None
+                if stride != 1 or inputs != outputs:
+                    key = (branch, index, "shortcut")
+                    shortcut = integer.Shortcut(
+                        quantizer(bits), convolution(key, bits, 1.0, 0.5, stride)
+                    )
+                conv1 = convolution(
+                    (branch, index, "conv1"), bits, highest / 2, highest / 2, stride
+                )
+                conv2 = convolution((branch, index, "conv2"), bits, 1.0, 0.0, 1)
+                lowest = int(random.integers(0, 2))
+                blocks.append(
+                    integer.Block(quantizer(bits), conv1, lowest, highest, conv2, shortcut)
+                )
+            bodies.append(tuple(blocks))
+        levels[bits] = integer.Level(bits, members, tuple(bodies))
+    return integer.IntegerNetwork(
+        stem=integer.IntegerStem(
+            weight=random.integers(-32767, 32768, (widths[0], 3, 3, 3)).astype(np.int16),
+            scale=floats(widths[0], low=0.5, high=2.0) * np.float32(1e-7),
+            bias=floats(widths[0]),
+            pad_value=random.integers(0, 256, 3).astype(np.uint8),
+            stride=1,
+            pad=1,
+        ),
+        levels=levels,
+        head=integer.Head(floats(classes, widths[-1]), floats(classes)),
+        input_size=input_size,
+        labels=tuple(f"class{n}" for n in range(classes)),
+    )
+
+
+@pytest.fixture(scope="session")
+def random_network() -> Callable[..., IntegerNetwork]:
+    """`make_random_network`, for rooms that need some network but no trained one."""
+    return make_random_network

@@ -1,0 +1,200 @@
+"""Runs as a user starts them: resume, errors, data layouts, the command line."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train import load_run
+from train.__main__ import main
+from train.data import CIFAR10_LABELS, DataRecipe, augment, generator, load_dataset
+from train.engine import Trainer, TrainingError
+from train.recipe import RecipeError, difference, load_recipe, to_toml
+
+SMALL = [
+    "network.name=resnet8",
+    "pretrain.epochs=1",
+    "train.epochs=1",
+    "data.batch=256",
+    "train.reestimate_batches=2",
+    "train.checkpoint_minutes=0",
+]
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "quantised"])
+def test_resumes_bit_for_bit(tmp_path: Path, phase: str) -> None:
+    recipe = load_recipe("digits", SMALL)
+    whole = Trainer(recipe, tmp_path / "whole")
+    report = whole.run()
+
+    def stop(progress: object, *_: object) -> None:
+        if progress.phase == phase and progress.step == 3:  # type: ignore[attr-defined]
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        Trainer(recipe, tmp_path / "parts", stop).run()
+    resumed = Trainer(recipe, tmp_path / "parts")
+    assert resumed.progress.phase == phase and resumed.progress.step == 2
+    assert resumed.run()["accuracy"] == report["accuracy"]
+    expected = whole.network.state_dict()
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_finished_run_loads_without_its_data(tmp_path: Path) -> None:
+    recipe = load_recipe("digits", SMALL)
+    trainer = Trainer(recipe, tmp_path)
+    trainer.run()
+    loaded = load_run(tmp_path)
+    assert loaded.recipe == recipe
+    assert loaded.network.labels == tuple("0123456789")
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, trainer.network.state_dict()[name]), name
+    with pytest.raises(RecipeError, match="another recipe.*\n.*seed: 2 != 1"):
+        Trainer(load_recipe("digits", [*SMALL, "seed=2"]), tmp_path)
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not a finished run"):
+        load_run(tmp_path)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    recipe = load_recipe("digits", [*SMALL, "pretrain.epochs=0", "train.lr=10", "train.epochs=5"])
+    trainer = Trainer(recipe, tmp_path)
+
+    def poison(progress: object, *_: object) -> None:
+        if progress.step == 2:  # type: ignore[attr-defined]
+            with torch.no_grad():
+                trainer.network.classifier.weight.fill_(float("nan"))
+
+    trainer.listener = poison
+    with pytest.raises(TrainingError, match=r"not finite at level \[2, 4, 6, 8\]|not finite"):
+        trainer.run()
+    assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
+        ("train.epochs=many", "train.epochs: expected an integer"),
+        ("train.lr=-1", "train.lr: expected a value from 0 to 10"),
+        ("data.dataset=cifar100", "expected one of digits, cifar10; did you mean 'cifar10'?"),
+        ("method.bits=[2,3]", "expected a list of different levels"),
+        ("train.compile=1", "expected true or false"),
+        ("seed", "expected key=value"),
+        ("network=3", "network: expected a table"),
+    ],
+)
+def test_wrong_recipes_are_explained(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("digits", [override])
+    assert message in str(error.value)
+
+
+def test_recipes_round_trip(tmp_path: Path) -> None:
+    for name in ("digits", "cifar10-resnet20"):
+        recipe = load_recipe(name)
+        (tmp_path / "r.toml").write_text(to_toml(recipe))
+        assert load_recipe(tmp_path / "r.toml") == recipe
+        assert difference(recipe, recipe) == []
+    moved = load_recipe("cifar10-resnet20", ["data.root=/elsewhere"])
+    assert moved.fingerprint() == recipe.fingerprint()
+    assert load_recipe("cifar10-resnet20", ["seed=9"]).fingerprint() != recipe.fingerprint()
+
+
+def _image_tree(root: Path) -> None:
+    for split in ("train", "test"):
+        for index, label in enumerate(CIFAR10_LABELS):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for n in range(2):
+                pixels = np.full((32, 32, 3), 20 * index + n, np.uint8)
+                Image.fromarray(pixels).save(folder / f"{n}.png")
+
+
+def test_image_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _image_tree(tmp_path)
+    recipe = DataRecipe("cifar10", str(tmp_path))
+    for _ in range(2):  # the second time from the cache
+        dataset = load_dataset(recipe, "test")
+        assert dataset.images.shape == (20, 32, 32, 3) and dataset.classes == CIFAR10_LABELS
+        assert [int(i[0, 0, 0]) // 20 for i in dataset.images] == dataset.labels.tolist()
+
+
+def test_torchvision_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for name in names:
+        pixels = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 3, 9, 1]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CIFAR10_LABELS)}))
+    with pytest.raises(RecipeError, match="does not match the published"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+
+
+def test_data_errors_name_the_place(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="data.root: no folder"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path / "nowhere")), "train")
+    with pytest.raises(RecipeError, match="holds neither"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+    _image_tree(tmp_path)
+    for image in (tmp_path / "train" / "cat").iterdir():
+        image.unlink()
+    with pytest.raises(RecipeError, match="cat: no images in this class"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+    (tmp_path / "train" / "cat").rmdir()
+    with pytest.raises(RecipeError, match=r"differs at \['cat'\]"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+    (tmp_path / "test" / "cat" / "0.png").write_bytes(b"not an image")
+    with pytest.raises(RecipeError, match="cannot be read as an image"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "test")
+
+
+def test_augmentation_crops_and_flips_within_the_padded_image() -> None:
+    images = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).to(torch.uint8).repeat(50, 1, 1, 1)
+    recipe = DataRecipe(flip=True, crop_padding=1)
+    result = augment(images, recipe, generator(3))
+    assert result.shape == images.shape and result.dtype == torch.uint8
+    assert torch.equal(result, augment(images, recipe, generator(3)))
+    padded = torch.nn.functional.pad(images, [1] * 4)
+    candidates = []
+    for source in (padded, torch.nn.functional.pad(images.flip(3), [1] * 4)):
+        for row in range(3):
+            for column in range(3):
+                candidates.append(source[:, :, row : row + 8, column : column + 8])
+    matches = torch.stack([(result == c).flatten(1).all(1) for c in candidates])
+    assert bool(matches.any(0).all())
+    assert int(matches.any(1).sum()) == len(candidates)  # every crop and flip occurs
+
+
+def test_digits_split_is_fixed_and_disjoint() -> None:
+    train, test = (load_dataset(DataRecipe(), split) for split in ("train", "test"))
+    assert len(train.labels) == 1437 and len(test.labels) == 360
+    assert test.labels[:8].tolist() == load_dataset(DataRecipe(), "test").labels[:8].tolist()
+    assert train.images.max() == 255 and train.images.dtype == np.uint8
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [part for pair in SMALL for part in ("--set", pair)]
+    assert main(["digits", "--out", str(tmp_path / "run"), *overrides]) == 0
+    printed = capsys.readouterr()
+    assert "2 bit" in printed.out and "accuracy" in printed.out
+    assert "quantised epoch 1/1" in printed.err
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert main(["nothing.toml"]) == 2
+    assert "no such recipe" in capsys.readouterr().err

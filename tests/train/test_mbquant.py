@@ -1,0 +1,127 @@
+"""Training steps: symmetry between branches, distillation, calibration, capacity to learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from train.branches import AMORTISED, MultiBranchNet
+from train.data import DataRecipe, generator, load_dataset
+from train.engine import build_network
+from train.methods import mbquant
+from train.recipe import NetworkRecipe, Recipe
+
+
+def _digits(count: int, network: str = "resnet8") -> tuple[MultiBranchNet, torch.Tensor, torch.Tensor]:
+    dataset = load_dataset(DataRecipe(), "train")
+    net = build_network(Recipe(network=NetworkRecipe(network)), dataset)
+    images = torch.from_numpy(dataset.images[:count]).permute(0, 3, 1, 2)
+    return net, images, torch.from_numpy(dataset.labels[:count])
+
+
+def _train(net: MultiBranchNet, images: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
+    sgd = torch.optim.SGD(net.model_parameters(), lr=0.05, momentum=0.9)
+    adam = torch.optim.Adam(net.range_parameters(), lr=1e-3)
+    net.train()
+    for _ in range(steps):
+        sgd.zero_grad()
+        adam.zero_grad()
+        mbquant.backward(net, images, labels, distillation=True)
+        sgd.step()
+        adam.step()
+        mbquant.guard(net)
+
+
+def test_overfits_64_images_at_every_level() -> None:
+    net, images, labels = _digits(64)
+    mbquant.calibrate(net, images, 1.494)
+    _train(net, images, labels, 60)
+    with torch.no_grad():
+        for bits in net.bits:
+            assert bool((net(images, bits).argmax(1) == labels).all()), f"{bits} bit"
+
+
+def test_branches_differ_after_training_from_a_shared_full_precision_start() -> None:
+    """Branches 2 and 3 always run together: equal starts would leave them equal for ever."""
+    net, images, labels = _digits(128)
+    donor, _, _ = _digits(2)
+    state = {"conv1.weight": donor.stem.conv.weight}
+    state |= {f"fc.{name}": value for name, value in donor.classifier.state_dict().items()}
+    state |= {f"bn1.{name}": value for name, value in donor.stem.bn.state_dict().items()}
+    for index, block in enumerate(donor.branches[0].blocks):  # type: ignore[arg-type]
+        for layer in ("1", "2"):
+            prefix = f"layer{index + 1}.0."
+            state[f"{prefix}conv{layer}.weight"] = getattr(block, f"conv{layer}").weight
+            norm = getattr(block, f"bn{layer}").norms["full"]
+            state |= {f"{prefix}bn{layer}.{name}": v for name, v in norm.state_dict().items()}
+    mbquant.copy_full_precision(net, state, 0.3, generator(1))
+    mbquant.calibrate(net, images, 1.494)
+    _train(net, images, labels, 5)
+    second, third = (
+        [m.weight_codes() for m in net.branches[i].modules() if hasattr(m, "weight_codes")]
+        for i in (1, 2)
+    )
+    shares = [float((a == b).float().mean()) for a, b in zip(second, third, strict=True)]
+    assert max(shares) < 0.9, shares
+    features = net.stem(images)
+    outputs = [net.pool(features, branch, 4) for branch in (2, 3)]
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_codes_of_a_branch_do_not_depend_on_the_level() -> None:
+    net, images, _ = _digits(8)
+    mbquant.calibrate(net, images, 3.0)
+    convs = list(net.convolutions())
+    before = [conv.integer_weight().clone() for conv in convs]
+    net.eval()
+    seen: dict[int, list[torch.Tensor]] = {}
+    for bits in net.bits:
+        net(images, bits)
+        seen[bits] = [conv.integer_weight() for conv in convs]
+    for codes in seen.values():
+        assert all(torch.equal(a, b) for a, b in zip(before, codes, strict=True))
+    assert all(set(codes.unique().tolist()) <= {-3.0, -1.0, 1.0, 3.0} for codes in before)
+
+
+def test_selection_is_the_published_one() -> None:
+    assert AMORTISED == {2: (1,), 4: (2, 3), 6: (2, 3, 4), 8: (1, 2, 3, 4)}
+
+
+def test_gradients_sum_over_levels_and_reach_every_branch() -> None:
+    net, images, labels = _digits(16)
+    mbquant.calibrate(net, images, 1.494)
+    net.eval()  # fixed statistics: the levels do not influence one another
+    mbquant.backward(net, images, labels, distillation=False)
+    together = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+    net.zero_grad()
+    for bits in net.bits:
+        torch.nn.functional.cross_entropy(net(images, bits), labels).backward()
+    for name, p in net.named_parameters():
+        if p.grad is None:
+            assert "norms.full" in name
+            continue
+        torch.testing.assert_close(together[name], p.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_teacher_receives_no_gradient_from_its_students() -> None:
+    net, images, labels = _digits(16)
+    mbquant.calibrate(net, images, 1.494)
+    net.eval()
+    net.bits = (8,)
+    mbquant.backward(net, images, labels, distillation=True)
+    # Branch 1 at 8 bits only: its 8-bit ranges must get the same gradient with students beside it.
+    alone = net.branches[0].blocks[0].conv1.act_upper.grad.clone()  # type: ignore[union-attr]
+    net.zero_grad()
+    net.bits = (4, 8)
+    mbquant.backward(net, images, labels, distillation=True)
+    both = net.branches[0].blocks[0].conv1.act_upper.grad  # type: ignore[union-attr]
+    torch.testing.assert_close(alone, both)
+
+
+def test_calibration_starts_from_the_data() -> None:
+    net, images, _ = _digits(256)
+    mbquant.calibrate(net, images, 3.0)
+    for conv in net.convolutions():
+        assert float(conv.weight_upper) == pytest.approx(3 * float(conv.weight.std()), rel=1e-5)
+        assert bool((conv.act_upper > conv.act_lower).all())
+        assert not conv.calibrating
