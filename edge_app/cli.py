@@ -1,0 +1,237 @@
+"""The commands and their options; what they do is elsewhere and imported when it is needed, so
+that ``edge-app --help`` answers at once also on a slow device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from edge_app.errors import EXIT_INTERRUPTED, AppError
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done, or ended by SIGTERM
+  1    an error of the program itself
+  2    wrong usage or an invalid policy
+  3    the source cannot be opened (no camera, no such file)
+  4    the source was lost for good
+  5    the model is missing, damaged or incompatible
+  6    a sensor that the policy requires is missing
+  130  ended by Ctrl-C
+"""
+
+# What an option means that is given without its value.
+VALUES_LEFT_OUT = {"--camera": "default", "-c": "default"}
+
+
+class RunCommand(TyperCommand):
+    """Allows ``--camera`` without a value, which the option parser by itself does not."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, fill_in_values(args))
+
+
+def fill_in_values(args: list[str]) -> list[str]:
+    """``args`` with the value for each option of VALUES_LEFT_OUT that stands alone.
+
+    It stands alone at the end or before another option; ``-`` and what follows ``--`` is none.
+    """
+    filled: list[str] = []
+    for index, argument in enumerate(args):
+        filled.append(argument)
+        following = args[index + 1] if index + 1 < len(args) else None
+        alone = following is None or (following.startswith("-") and following != "-")
+        if argument in VALUES_LEFT_OUT and alone:
+            filled.append(VALUES_LEFT_OUT[argument])
+    return filled
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Plain help: it takes half the time of the decorated one.
+    rich_markup_mode=None,
+    help="Adaptive vision inference under a battery and thermal governor.",
+)
+log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with recorded runs.")
+app.add_typer(log, name="log")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edge-app {version('edge-app')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=RunCommand, epilog=EXIT_CODES)
+def run(
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            "--camera",
+            "-c",
+            metavar="[SRC]",
+            help="Without SRC the first camera; SRC: an index, /dev/videoN, a video file, an "
+            "image, a directory of images (class folders give the truth), an http:// or rtsp:// "
+            "address, or test:digits. Without --camera: test:digits.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            help="An installed model, the beginning of its name, or a .pte file.  "
+            "[default: digits for test:digits, cifar10-resnet20 otherwise]",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", "-p", metavar="FILE", help="The governor's policy, TOML."),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="A shipped policy; FILE changes single values of it.")
+    ] = "balanced",
+    fixed_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--fixed-bits", metavar="N", help="Run this level only; the governor just watches."
+        ),
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option("--max-frames", min=1, metavar="N", help="End after N frames.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.0, metavar="S", help="End after S seconds.")
+    ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(
+            "--jsonl", metavar="PATH|-", help="One JSON object a frame, to a file or to stdout."
+        ),
+    ] = None,
+    target_fps: Annotated[
+        float | None,
+        typer.Option(
+            "--target-fps", min=0.001, metavar="FPS", help="No more frames a second than this."
+        ),
+    ] = None,
+    sysroot: Annotated[
+        Path, typer.Option("--sysroot", metavar="DIR", help="Read sys and proc below DIR.")
+    ] = Path("/"),
+    replay_sensors: Annotated[
+        str | None,
+        typer.Option(
+            "--replay-sensors",
+            metavar="NAME|PATH",
+            help="Take temperature and battery from a recorded trace instead of this machine.",
+        ),
+    ] = None,
+    replay_speed: Annotated[
+        float | None,
+        typer.Option(
+            "--replay-speed",
+            min=0.001,
+            metavar="X",
+            help="How much faster than real the trace is replayed.  [default: so that it plays "
+            "through in 0.9 of --duration; 60 without --duration]",
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, metavar="N", help="Threads for inference.")
+    ] = 1,
+) -> None:
+    """Classify frames, at the precision that heat, battery and time allow.
+
+    Records that you ask for go where you ask; everything else goes to stderr.
+    """
+    from edge_app import session
+
+    options = session.RunOptions(
+        camera=camera,
+        model=model,
+        policy=policy,
+        preset=preset,
+        fixed_bits=fixed_bits,
+        max_frames=max_frames,
+        duration=duration,
+        target_fps=target_fps,
+        jsonl=jsonl,
+        sysroot=sysroot,
+        replay_sensors=replay_sensors,
+        replay_speed=replay_speed,
+        threads=threads,
+    )
+    raise typer.Exit(session.run(options))
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An installed model or a file.")],
+) -> None:
+    """Print a model's levels, branches, sizes, accuracy and provenance."""
+    from edge_app.inspection import print_model
+
+    print_model(model)
+
+
+@app.command()
+def models() -> None:
+    """List the installed models."""
+    from edge_app.inspection import print_models
+
+    print_models()
+
+
+@app.command()
+def doctor(
+    sysroot: Annotated[
+        Path, typer.Option("--sysroot", metavar="DIR", help="Read sys and proc below DIR.")
+    ] = Path("/"),
+) -> None:
+    """Say what works on this machine, and what the governor can and cannot see."""
+    from edge_app.doctor import examine
+
+    raise typer.Exit(examine(sysroot))
+
+
+@log.command()
+def plot(
+    records: Annotated[Path, typer.Argument(metavar="JSONL", help="Written by run --jsonl.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture.")],
+) -> None:
+    """Plot level, temperature, battery and accuracy of a run over time."""
+    from edge_app.plotting import plot_run
+
+    plot_run(records, output)
+
+
+def main() -> None:
+    """The program. Ends with one of the exit codes of ``errors``; a traceback is a bug."""
+    try:
+        app(prog_name="edge-app")
+    except AppError as error:
+        print(f"edge-app: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

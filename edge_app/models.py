@@ -1,0 +1,67 @@
+"""Models on this device: finding them by name or path, opening them, and saying what they are."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_app.errors import EXIT_MODEL, AppError
+
+if TYPE_CHECKING:
+    from native_ops import Program
+
+SUFFIX = ".pte"
+
+
+def models_directory() -> Path:
+    """Where the models that come with the package are."""
+    return Path(str(resources.files("edge_app"))) / "assets" / "models"
+
+
+def installed(directory: Path | None = None) -> dict[str, Path]:
+    """Names of the installed models with their files, sorted by name."""
+    directory = models_directory() if directory is None else directory
+    return {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))}
+
+
+def find(name: str, directory: Path | None = None) -> Path:
+    """The file of the model that ``name`` means.
+
+    An installed model's name, the beginning of exactly one name, or a path (anything with a
+    slash or with the suffix .pte). AppError with exit code 5 says what there is instead.
+    """
+    known = installed(directory)
+    if name in known:
+        return known[name]
+    if "/" in name or name.endswith(SUFFIX):
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+        what = "is a directory" if path.is_dir() else "no such file"
+        raise AppError(f"{path}: {what}; give a {SUFFIX} file or {_listing(known)}", EXIT_MODEL)
+    begins = [candidate for candidate in known if candidate.startswith(name)]
+    if len(begins) == 1:
+        return known[begins[0]]
+    if begins:
+        raise AppError(
+            f"model '{name}' may be {' or '.join(begins)}; write one of them out", EXIT_MODEL
+        )
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise AppError(f"no model '{name}'; {hint}{_listing(known)}", EXIT_MODEL)
+
+
+def _listing(known: dict[str, Path]) -> str:
+    return f"one of: {', '.join(known)}" if known else "a path (no model is installed)"
+
+
+def open_model(name: str, threads: int = 1) -> Program:
+    """Open the model that ``name`` means; AppError with exit code 5 if that cannot be done."""
+    import native_ops
+
+    try:
+        return native_ops.Program.open(find(name), threads=threads)
+    except native_ops.ModelError as error:
+        raise AppError(str(error), EXIT_MODEL) from None

@@ -1,0 +1,75 @@
+"""What is known about one frame after it has been classified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+SCHEMA = "edge-app/frame/1"
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One classified frame. Times in seconds; ``None`` where nothing is known.
+
+    ``bits``/``branches`` ran; ``ceiling_bits`` is what the governor allowed and ``cause`` the cap
+    that bound it. ``truth`` is the true class's index among the model's labels.
+    """
+
+    wall_time: float
+    mono_ns: int
+    seq: int
+    source: str
+    bits: int
+    branches: tuple[int, ...]
+    ceiling_bits: int
+    cause: str
+    capture_s: float
+    preprocess_s: float
+    infer_s: float
+    temperature_c: float | None
+    battery: float | None
+    label: str
+    class_index: int
+    probability: float
+    truth: int | None
+    governor_time_s: float
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the class is the true one; None where the truth is not known."""
+        return None if self.truth is None else self.class_index == self.truth
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``assets/schema/frame.schema.json`` describes."""
+        return {
+            "schema": SCHEMA,
+            "t": rfc3339(self.wall_time),
+            "mono_ns": self.mono_ns,
+            "seq": self.seq,
+            "source": self.source,
+            "bits": self.bits,
+            "branches": list(self.branches),
+            "ceiling_bits": self.ceiling_bits,
+            "cause": self.cause,
+            "latency_ms": {
+                "capture": round(self.capture_s * 1e3, 4),
+                "preprocess": round(self.preprocess_s * 1e3, 4),
+                "infer": round(self.infer_s * 1e3, 4),
+            },
+            "temperature_c": self.temperature_c,
+            "battery": self.battery,
+            "label": self.label,
+            "class": self.class_index,
+            "probability": round(self.probability, 6),
+            "truth": self.truth,
+            "correct": self.correct,
+            "governor_time_s": round(self.governor_time_s, 3),
+        }
+
+
+def rfc3339(seconds: float) -> str:
+    """``seconds`` since the epoch as UTC with milliseconds: 2025-01-31T12:00:00.000Z."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

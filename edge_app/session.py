@@ -1,0 +1,175 @@
+"""`edge-app run`: opens what the user asked for, in an order in which mistakes show early, runs
+the pipeline over it, and closes everything again."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_app.errors import EXIT_USAGE, AppError
+from edge_app.signals import StopRequest
+from edge_app.sources import TEST_DIGITS, open_source
+
+if TYPE_CHECKING:
+    from edge_app.clock import RealClock
+    from edge_app.pipeline import Limits
+    from edge_app.sensors import SensorSource
+    from edge_app.sinks import Sink
+    from native_ops import Program
+
+DEFAULT_MODELS = {TEST_DIGITS: "digits"}
+CAMERA_MODEL = "cifar10-resnet20"
+REPLAY_SPEED = 60.0
+REPLAY_SHARE = 0.9
+"""Of --duration in which a replayed trace plays through, so that its end is seen too."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `edge-app run` was asked for; the names are those of its options."""
+
+    camera: str | None = None
+    model: str | None = None
+    policy: Path | None = None
+    preset: str = "balanced"
+    fixed_bits: int | None = None
+    max_frames: int | None = None
+    duration: float | None = None
+    target_fps: float | None = None
+    jsonl: str | None = None
+    sysroot: Path = field(default_factory=lambda: Path("/"))
+    replay_sensors: str | None = None
+    replay_speed: float | None = None
+    threads: int = 1
+
+
+def run(options: RunOptions) -> int:
+    """Run to the end and return the exit code. AppError for whatever the user can mend."""
+    stop = StopRequest()
+    stop.install()
+    with contextlib.ExitStack() as resources:
+        return _run(options, stop, resources)
+
+
+def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack) -> int:
+    from edge_app.governor import Governor, GovernorLoop, load_policy
+
+    policy = load_policy(options.policy, options.preset)
+    sensors, clock = open_sensors(options)
+    uri = TEST_DIGITS if options.camera is None else options.camera
+    source = open_source(uri)
+    resources.callback(source.close)
+
+    from edge_app.models import open_model
+    from edge_app.pipeline import Pipeline, profile
+    from edge_app.sinks.jsonl import JsonLines
+    from edge_app.sinks.statistics import Statistics
+
+    model = open_model(options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL), options.threads)
+    resources.callback(model.close)
+    limits = _limits(options, model)
+    governor = Governor(policy, model.levels, profile(model), clock)
+    statistics = Statistics(model.levels)
+    sinks: list[Sink] = [statistics]
+    if options.jsonl is not None:
+        sinks.append(JsonLines(options.jsonl))
+    _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
+    _warn_of_unknown_classes(source.classes, model.labels)
+    sinks.append(_progress(options))
+
+    pipeline = Pipeline(
+        source, model, branches_of(model.metadata), governor, clock, sinks, limits, stop
+    )
+    loop = GovernorLoop(governor, sensors, clock, pipeline.decided)
+    try:
+        loop.start()
+        pipeline.run()
+    finally:
+        loop.stop()
+        for sink in sinks:
+            sink.close()
+        if statistics.frames:
+            from edge_app.sinks.summary import print_summary
+
+            print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None)
+    return stop.exit_code
+
+
+def _limits(options: RunOptions, model: Program) -> Limits:
+    from edge_app.pipeline import Limits
+
+    if options.fixed_bits is not None and options.fixed_bits not in model.levels:
+        levels = ", ".join(str(bits) for bits in model.levels)
+        raise AppError(
+            f"--fixed-bits {options.fixed_bits}: {model.path} has {levels} bits", EXIT_USAGE
+        )
+    return Limits(options.max_frames, options.duration, options.target_fps, options.fixed_bits)
+
+
+def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:
+    """This machine's sensors, or a recording of some machine's with a clock of its speed."""
+    from edge_app.clock import RealClock
+    from edge_app.recordings import find_trace, trace_seconds
+    from edge_app.sensors import SysfsSensors, TraceSensors
+
+    if options.replay_sensors is None:
+        if options.replay_speed is not None:
+            raise AppError("--replay-speed needs --replay-sensors", EXIT_USAGE)
+        if not options.sysroot.is_dir():
+            raise AppError(
+                f"--sysroot {options.sysroot}: no such directory; give one that holds 'sys' and "
+                "'proc'",
+                EXIT_USAGE,
+            )
+        clock = RealClock()
+        return SysfsSensors(options.sysroot, clock), clock
+    trace = find_trace(options.replay_sensors)
+    speed = options.replay_speed
+    if speed is None:
+        speed = replay_speed(trace_seconds(trace), options.duration)
+    clock = RealClock(speed)
+    return TraceSensors(trace, clock), clock
+
+
+def replay_speed(trace_s: float, duration_s: float | None) -> float:
+    """How much faster than real a trace is played: through it in 0.9 of the run's duration if
+    that is known, 60 times otherwise. Never slower than real."""
+    if duration_s is None or trace_s <= 0:
+        return REPLAY_SPEED
+    return max(1.0, trace_s / (REPLAY_SHARE * duration_s))
+
+
+def branches_of(metadata: dict[str, object]) -> dict[int, tuple[int, ...]]:
+    """The branches of each level, as a model's metadata give them."""
+    levels = metadata["levels"]
+    assert isinstance(levels, dict)
+    return {int(bits): tuple(level["branches"]) for bits, level in levels.items()}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _sensor_text(options: RunOptions) -> str:
+    if options.replay_sensors is not None:
+        return f"replayed from {options.replay_sensors}"
+    return "of this machine" if options.sysroot == Path("/") else f"below {options.sysroot}"
+
+
+def _warn_of_unknown_classes(classes: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    unknown = [name for name in classes if name not in labels]
+    if classes and len(unknown) == len(classes):
+        _say("accuracy is not measured: no class of the source is among the model's labels")
+    elif unknown:
+        _say(f"accuracy leaves out what the model has no label for: {', '.join(unknown)}")
+
+
+def _progress(options: RunOptions) -> Sink:
+    from edge_app.sinks.progress import LiveLine, PlainLines
+
+    # Records on the same terminal would tear the live line apart.
+    torn = options.jsonl == "-" and sys.stdout.isatty()
+    return LiveLine() if sys.stderr.isatty() and not torn else PlainLines(_say)

@@ -1,0 +1,74 @@
+"""One JSON object a frame, a line each, whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
+from edge_app.record import FrameRecord
+from edge_app.sinks import OutputClosed
+
+if TYPE_CHECKING:
+    from edge_app.governor import Decision
+
+
+class JsonLines:
+    """Writes ``FrameRecord.to_json`` to a file, or to stdout for ``-``; flushed line by line.
+
+    An existing file is replaced. AppError (exit code 2) if it cannot be opened.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._name = "stdout" if target == "-" else target
+        self._owned = target != "-"
+        try:
+            self._file: TextIO = (
+                Path(target).expanduser().open("w", encoding="utf-8")
+                if self._owned
+                else sys.stdout
+            )
+        except OSError as error:
+            raise AppError(
+                f"--jsonl {target}: {error.strerror}; give a file in a directory that exists and "
+                "that you may write to, or - for stdout",
+                EXIT_USAGE,
+            ) from None
+
+    def frame(self, record: FrameRecord) -> None:
+        # One write a line, so that a reader never sees half a record for long.
+        line = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except BrokenPipeError:
+            self._discard_stdout()
+            raise OutputClosed from None
+        except OSError as error:
+            raise AppError(
+                f"{self._name}: cannot write: {error.strerror}; the run ends here", EXIT_BUG
+            ) from None
+
+    def _discard_stdout(self) -> None:
+        # Python flushes stdout once more at exit, which would complain about the same pipe.
+        if not self._owned:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+    def decision(self, decision: Decision) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._owned:
+            try:
+                self._file.close()
+            except OSError:
+                # The write that failed has been reported; closing would only repeat it.
+                pass

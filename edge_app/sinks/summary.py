@@ -1,0 +1,67 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from edge_app.sinks.statistics import Distribution, Statistics
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_summary(
+    statistics: Statistics, seconds: float, fixed: bool, file: TextIO | None = None
+) -> None:
+    """Frames, accuracy and latency for each level, and the governor's changes, to stderr.
+
+    ``seconds``: how long the run took; ``fixed``: the level did not follow the governor;
+    ``file``: somewhere else than stderr.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=file, stderr=file is None, highlight=False)
+    rate = statistics.frames / seconds if seconds > 0 else 0.0
+    console.print(f"{statistics.frames} frames in {seconds:.1f} s ({rate:.1f} a second)")
+    if statistics.frames:
+        table = Table(title="Levels", title_justify="left")
+        table.add_column("bits", justify="right")
+        table.add_column("frames", justify="right")
+        table.add_column("share", justify="right")
+        table.add_column("accuracy", justify="right")
+        for percent in (50, 90, 99):
+            table.add_column(f"infer p{percent} ms", justify="right")
+        for bits, level in sorted(statistics.levels.items()):
+            table.add_row(
+                str(bits),
+                str(level.frames),
+                f"{level.frames / statistics.frames:.1%}",
+                "-" if level.accuracy is None else f"{level.accuracy:.2%} of {level.labelled}",
+                *(milliseconds(level.infer_s, percent) for percent in (50, 90, 99)),
+            )
+        console.print(table)
+    if fixed:
+        console.print("The level was fixed; the governor only watched.")
+    _print_changes(statistics, console)
+
+
+def milliseconds(distribution: Distribution, percent: float) -> str:
+    value = distribution.percentile(percent)
+    return "-" if value is None else f"{value * 1e3:.3g}"
+
+
+def _print_changes(statistics: Statistics, console: Console) -> None:
+    from rich.table import Table
+
+    if not statistics.changes:
+        console.print("The governor changed nothing.")
+        return
+    table = Table(title="Changes", title_justify="left")
+    table.add_column("from bits", justify="right")
+    table.add_column("to bits", justify="right")
+    table.add_column("cause")
+    table.add_column("times", justify="right")
+    for (previous, bits, cause), times in sorted(statistics.changes.items(), reverse=True):
+        table.add_row(str(previous), str(bits), cause, str(times))
+    console.print(table)

@@ -1,0 +1,140 @@
+"""Finite sources: a video file, one image, a directory of images. Every frame, in order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
+from edge_app.sources.base import EndOfSource, Frame, Image, require_cv2
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+
+def is_image(path: Path) -> bool:
+    """By its suffix: opening every file of a large tree would take too long."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+class VideoFile:
+    """A file that OpenCV's FFmpeg decodes, from its first frame to its last."""
+
+    live = False
+    nominal_fps = None
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, path: str, capture: Any | None = None) -> None:
+        """``capture``: an opened ``cv2.VideoCapture`` on ``path``, if the caller has one."""
+        self.name = path
+        if capture is None:
+            capture = require_cv2().VideoCapture(path)
+        if not capture.isOpened():
+            raise AppError(
+                f"{path}: neither an image nor a video that can be decoded; "
+                "try another file, or convert it to H.264 in MP4",
+                EXIT_SOURCE_UNAVAILABLE,
+            )
+        self._capture = capture
+        self._frames = 0
+
+    def read(self, timeout: float) -> Frame | None:
+        started = time.monotonic()
+        good, image = self._capture.read()
+        if not good:
+            if self._frames == 0:
+                raise AppError(
+                    f"{self.name}: opened, but its first frame cannot be decoded; "
+                    "the file is damaged or empty",
+                    EXIT_SOURCE_UNAVAILABLE,
+                )
+            raise EndOfSource
+        self._frames += 1
+        ended = time.monotonic()
+        return Frame(image, "bgr", ended, ended - started)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class ImageFiles:
+    """Images from a list of files; the name of a class folder, where there is one, is the truth."""
+
+    live = False
+    nominal_fps = None
+
+    def __init__(self, name: str, files: list[Path], truths: list[str | None]) -> None:
+        self.name = name
+        self.classes = tuple(sorted({truth for truth in truths if truth is not None}))
+        self._items = list(zip(files, truths, strict=True))
+        self._next = 0
+        self._cv2 = require_cv2()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def read(self, timeout: float) -> Frame | None:
+        if self._next == len(self._items):
+            raise EndOfSource
+        path, truth = self._items[self._next]
+        self._next += 1
+        started = time.monotonic()
+        image = self._decode(path)
+        ended = time.monotonic()
+        return Frame(image, "bgr", ended, ended - started, truth)
+
+    def _decode(self, path: Path) -> Image:
+        # From memory: imread takes no undecodable file names and cannot say why it failed.
+        first = self._next == 1
+        try:
+            data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        except OSError as error:
+            raise AppError(
+                f"{path}: {error.strerror}",
+                EXIT_SOURCE_UNAVAILABLE if first else EXIT_SOURCE_LOST,
+            ) from None
+        image: Image | None = self._cv2.imdecode(data, self._cv2.IMREAD_COLOR) if data.size else None
+        if image is None:
+            raise AppError(
+                f"{path}: not an image that can be decoded; remove or replace it",
+                EXIT_SOURCE_UNAVAILABLE if first else EXIT_SOURCE_LOST,
+            )
+        return image
+
+    def close(self) -> None:
+        pass
+
+
+def open_directory(folder: Path) -> ImageFiles:
+    """All images below ``folder``, sorted by path.
+
+    With class folders (``folder/<class>/<image>``) the classes take turns, so that a stretch of
+    frames at one level sees every class and not one class only. AppError with exit code 3 if
+    there are none.
+    """
+    files = sorted(p for p in folder.rglob("*") if is_image(p) and p.is_file())
+    if not files:
+        raise AppError(
+            f"{folder}: no images in this directory (looked for "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}); give another directory",
+            EXIT_SOURCE_UNAVAILABLE,
+        )
+    places: dict[str | None, int] = {}
+    ordered: list[tuple[int, int, Path, str | None]] = []
+    for position, path in enumerate(files):
+        inside = path.relative_to(folder).parts
+        truth = inside[-2] if len(inside) > 1 else None
+        turn = places.get(truth, 0)
+        places[truth] = turn + 1
+        ordered.append((turn, position, path, truth))
+    ordered.sort(key=lambda item: item[:2])
+    return ImageFiles(str(folder), [i[2] for i in ordered], [i[3] for i in ordered])
+
+
+def open_image(path: Path) -> ImageFiles:
+    """One image as a source of one frame."""
+    return ImageFiles(str(path), [path], [None])
