@@ -9,3 +9,39 @@ Layers, each of which knows only those before it:
 
 Only numpy is imported here: a device has neither PyTorch nor ExecuTorch's Python packages.
 """
+
+from native_ops import _native
+from native_ops import kernel_api as kernels
+from native_ops.program import ModelError, Program
+
+__all__ = [
+    "ModelError",
+    "Program",
+    "isa_available",
+    "isa_selected",
+    "kernels",
+    "version_info",
+]
+
+
+def isa_available() -> tuple[str, ...]:
+    """Instruction sets that this build has kernels for and this CPU runs, slowest first."""
+    return tuple(_native.isa_available())
+
+
+def isa_selected() -> str:
+    """The instruction set that runs: the fastest one, or EDGE_NATIVE_ISA.
+
+    Raises:
+        ValueError: EDGE_NATIVE_ISA names none that is available.
+    """
+    return _native.isa_selected()
+
+
+def version_info() -> dict[str, str]:
+    """What this build is made of: ExecuTorch version, compiler, instruction set in use."""
+    return {
+        "executorch": _native.EXECUTORCH_VERSION,
+        "compiler": _native.COMPILER,
+        "isa": isa_selected(),
+    }

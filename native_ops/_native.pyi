@@ -1,0 +1,63 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+COMPILER: str
+EXECUTORCH_VERSION: str
+
+Codes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+class Signature:
+    @property
+    def input(self) -> list[int]: ...
+    @property
+    def output(self) -> list[int]: ...
+
+class Program:
+    def __init__(self, program: npt.NDArray[np.uint8], threads: int) -> None: ...
+    def methods(self) -> list[str]: ...
+    def constant_int(self, method: str) -> int: ...
+    def constant_string(self, method: str) -> str: ...
+    def load(self, method: str) -> Signature: ...
+    def run(self, method: str, signature: Signature, image: Codes) -> Floats: ...
+
+def stem(
+    image: Codes,
+    weight: npt.NDArray[np.int16],
+    scale: Floats,
+    bias: Floats,
+    pad_value: Codes,
+    stride: int,
+    pad: int,
+    isa: str | None = None,
+) -> Floats: ...
+def quantize(
+    x: Floats, scale: float, offset: float, qmin: int, qmax: int, isa: str | None = None
+) -> Codes: ...
+def conv2d_codes(
+    codes: Codes,
+    weight: Codes,
+    scale: Floats,
+    bias: Floats,
+    stride: int,
+    pad: int,
+    qmin: int,
+    qmax: int,
+    isa: str | None = None,
+) -> Codes: ...
+def conv2d_stream(
+    codes: Codes,
+    weight: Codes,
+    scale: Floats,
+    bias: Floats,
+    residual: Floats | None,
+    stride: int,
+    pad: int,
+    relu: bool,
+    isa: str | None = None,
+) -> Floats: ...
+def head(streams: Sequence[Floats], weight: Floats, bias: Floats) -> Floats: ...
+def isa_available() -> list[str]: ...
+def isa_selected() -> str: ...

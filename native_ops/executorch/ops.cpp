@@ -1,0 +1,290 @@
+// The kernels as ExecuTorch operators mbq::*. Their schemas are declared in export/ops.py.
+//
+// A program comes from a file, so every argument is checked before a kernel sees a pointer. Checks
+// fail the call and never abort the process.
+
+#include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
+#include <executorch/runtime/kernel/kernel_includes.h>
+
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <optional>
+
+#include "execution.h"
+#include "packed_weight.h"
+
+namespace mbq {
+
+Execution& execution() {
+  thread_local Execution state{};
+  return state;
+}
+
+const Parallel& serial() {
+  static constexpr Parallel alone{
+      [](void*, int count, Parallel::Task task, void* context) { task(context, 0, count); },
+      nullptr};
+  return alone;
+}
+
+namespace {
+
+using executorch::aten::ArrayRef;
+using executorch::aten::ScalarType;
+using executorch::aten::Tensor;
+using executorch::runtime::Error;
+using executorch::runtime::KernelRuntimeContext;
+
+// Collects the first thing that is wrong with a call.
+class Check {
+ public:
+  Check(KernelRuntimeContext& context, const char* name) : context_(context), name_(name) {}
+
+  bool ok() const { return ok_; }
+
+  [[gnu::format(printf, 3, 4)]] void that(bool condition, const char* format, ...) {
+    if (condition || !ok_) return;
+    ok_ = false;
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    execution().error = std::string("mbq::") + name_ + ": " + text;
+    context_.fail(Error::InvalidArgument);
+  }
+
+  void tensor(const char* what, const Tensor& tensor, ScalarType type, int dimensions) {
+    that(tensor.scalar_type() == type && tensor.dim() == dimensions,
+         "%s must have %d dimensions of the declared type", what, dimensions);
+    // Row major, whatever order of dimensions the program claims.
+    for (int i = 0; ok_ && i < dimensions; ++i) {
+      that(tensor.dim_order()[i] == i, "%s must be contiguous", what);
+    }
+    that(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, "%s has no data", what);
+  }
+
+  // One image [1, height, width, channels].
+  void image(const char* what, const Tensor& tensor, ScalarType type) {
+    this->tensor(what, tensor, type, 4);
+    if (ok_) that(tensor.size(0) == 1, "%s must hold one image", what);
+    for (int i = 1; ok_ && i < 4; ++i) {
+      that(tensor.size(i) >= 1 && tensor.size(i) <= static_cast<int>(kMaxChannels),
+           "%s has a size out of range", what);
+    }
+  }
+
+  void vector(const char* what, const Tensor& tensor, ScalarType type, int64_t size) {
+    this->tensor(what, tensor, type, 1);
+    if (ok_) that(tensor.size(0) == size, "%s must have %lld elements", what,
+                  static_cast<long long>(size));
+  }
+
+  void result(const Tensor& out, ScalarType type, int height, int width, int channels) {
+    image("the output", out, type);
+    if (!ok_) return;
+    that(out.size(1) == height && out.size(2) == width && out.size(3) == channels,
+         "the output must be %d x %d x %d", height, width, channels);
+  }
+
+  void limits(int64_t lowest, int64_t highest) {
+    that(0 <= lowest && lowest <= highest && highest <= 255, "codes must lie within 0..255");
+  }
+
+  // Takes the image's size into `shape`, whose kernel is known, and checks the geometry.
+  void geometry(ConvShape& shape, const Tensor& input, int64_t stride, int64_t pad) {
+    that(input.size(3) == shape.inputs, "the input has %d channels, the weight takes %d",
+         static_cast<int>(input.size(3)), shape.inputs);
+    that(1 <= stride && stride <= 16, "the stride must be within 1..16");
+    that(0 <= pad && pad <= static_cast<int64_t>(kMaxKernel), "the padding is out of range");
+    if (!ok_) return;
+    shape.height = static_cast<int>(input.size(1));
+    shape.width = static_cast<int>(input.size(2));
+    shape.stride = static_cast<int>(stride);
+    shape.pad = static_cast<int>(pad);
+    that(shape.height + 2 * shape.pad >= shape.kernel_height &&
+             shape.width + 2 * shape.pad >= shape.kernel_width,
+         "the kernel is larger than the padded input");
+  }
+
+  const KernelSet* kernels() {
+    const KernelSet* const chosen =
+        execution().kernels != nullptr ? execution().kernels : selected_kernels();
+    that(chosen != nullptr, "EDGE_NATIVE_ISA names no instruction set that this CPU runs");
+    return chosen;
+  }
+
+  // Memory until the operator returns, aligned to 64 bytes.
+  void* scratch(size_t bytes) {
+    if (!ok_) return nullptr;
+    const auto memory = context_.allocate_temp(bytes, 64);
+    that(memory.ok(), "no memory for %zu bytes of scratch", bytes);
+    return memory.ok() ? memory.get() : nullptr;
+  }
+
+ private:
+  KernelRuntimeContext& context_;
+  const char* name_;
+  bool ok_ = true;
+};
+
+const Parallel& parallel() {
+  return execution().parallel != nullptr ? *execution().parallel : serial();
+}
+
+Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& weight,
+             const Tensor& scale, const Tensor& bias, const Tensor& pad_value, int64_t stride,
+             int64_t pad, Tensor& out) {
+  Check check(context, "stem");
+  check.image("the image", image, ScalarType::Byte);
+  check.tensor("the weight", weight, ScalarType::Short, 4);
+  for (int i = 0; check.ok() && i < 4; ++i) {
+    check.that(weight.size(i) >= 1 && weight.size(i) <= (i == 0 ? static_cast<int>(kMaxChannels) : 15),
+               "the weight has a shape out of range");
+  }
+  if (!check.ok()) return out;
+  ConvShape shape{};
+  shape.outputs = static_cast<int>(weight.size(0));
+  shape.kernel_height = static_cast<int>(weight.size(1));
+  shape.kernel_width = static_cast<int>(weight.size(2));
+  shape.inputs = static_cast<int>(weight.size(3));
+  check.geometry(shape, image, stride, pad);
+  check.vector("the scale", scale, ScalarType::Float, shape.outputs);
+  check.vector("the bias", bias, ScalarType::Float, shape.outputs);
+  check.vector("the padding value", pad_value, ScalarType::Byte, shape.inputs);
+  if (!check.ok()) return out;
+  check.result(out, ScalarType::Float, shape.out_height(), shape.out_width(), shape.outputs);
+  const KernelSet* const kernels = check.kernels();
+  void* const scratch = check.scratch(stem_scratch_bytes(shape));
+  if (!check.ok()) return out;
+  const StemWeights weights{weight.const_data_ptr<int16_t>(), pad_value.const_data_ptr<uint8_t>()};
+  ConvOutput output{};
+  output.scale = scale.const_data_ptr<float>();
+  output.bias = bias.const_data_ptr<float>();
+  output.stream = out.mutable_data_ptr<float>();
+  output.relu = true;
+  kernels->stem(shape, image.const_data_ptr<uint8_t>(), weights, output, scratch, parallel());
+  return out;
+}
+
+Tensor& quantize(KernelRuntimeContext& context, const Tensor& x, double scale, double offset,
+                 int64_t qmin, int64_t qmax, Tensor& out) {
+  Check check(context, "quantize");
+  check.image("the input", x, ScalarType::Float);
+  check.limits(qmin, qmax);
+  if (!check.ok()) return out;
+  check.result(out, ScalarType::Byte, static_cast<int>(x.size(1)), static_cast<int>(x.size(2)),
+               static_cast<int>(x.size(3)));
+  const KernelSet* const kernels = check.kernels();
+  if (!check.ok()) return out;
+  kernels->quantize(x.const_data_ptr<float>(), static_cast<size_t>(x.numel()),
+                    static_cast<float>(scale), static_cast<float>(offset), static_cast<int>(qmin),
+                    static_cast<int>(qmax), out.mutable_data_ptr<uint8_t>());
+  return out;
+}
+
+// The arguments that both packed convolutions share; writes into the pointers that `output` has.
+void convolve(Check& check, const Tensor& codes, const Tensor& weight, const Tensor& scale,
+              const Tensor& bias, const Tensor* residual, int64_t stride, int64_t pad,
+              ScalarType result, ConvOutput output, Tensor& out) {
+  check.image("the input", codes, ScalarType::Byte);
+  check.tensor("the weight", weight, ScalarType::Byte, 1);
+  if (!check.ok()) return;
+  ConvShape shape{};
+  const uint8_t* const packed = weight.const_data_ptr<uint8_t>();
+  const char* const wrong =
+      read_packed_header(packed, static_cast<size_t>(weight.numel()), shape);
+  check.that(wrong == nullptr, "the packed weight %s", wrong);
+  check.geometry(shape, codes, stride, pad);
+  check.vector("the scale", scale, ScalarType::Float, shape.outputs);
+  check.vector("the bias", bias, ScalarType::Float, shape.outputs);
+  if (!check.ok()) return;
+  const int height = shape.out_height(), width = shape.out_width();
+  check.result(out, result, height, width, shape.outputs);
+  if (residual != nullptr) {
+    check.image("the residual", *residual, ScalarType::Float);
+    if (check.ok()) {
+      check.that(residual->size(1) == height && residual->size(2) == width &&
+                     residual->size(3) == shape.outputs,
+                 "the residual must have the output's shape");
+    }
+  }
+  const KernelSet* const kernels = check.kernels();
+  void* const scratch = check.scratch(conv_scratch_bytes(shape));
+  if (!check.ok()) return;
+  output.scale = scale.const_data_ptr<float>();
+  output.bias = bias.const_data_ptr<float>();
+  if (result == ScalarType::Byte) {
+    output.codes = out.mutable_data_ptr<uint8_t>();
+  } else {
+    output.stream = out.mutable_data_ptr<float>();
+    output.residual = residual != nullptr ? residual->const_data_ptr<float>() : nullptr;
+  }
+  kernels->conv(shape, codes.const_data_ptr<uint8_t>(), packed + kPackedHeaderBytes, output,
+                scratch, parallel());
+}
+
+Tensor& conv2d_codes(KernelRuntimeContext& context, const Tensor& codes, const Tensor& weight,
+                     const Tensor& scale, const Tensor& bias, int64_t stride, int64_t pad,
+                     int64_t qmin, int64_t qmax, Tensor& out) {
+  Check check(context, "conv2d_codes");
+  check.limits(qmin, qmax);
+  ConvOutput output{};
+  output.lowest = static_cast<int>(qmin);
+  output.highest = static_cast<int>(qmax);
+  convolve(check, codes, weight, scale, bias, nullptr, stride, pad, ScalarType::Byte, output, out);
+  return out;
+}
+
+Tensor& conv2d_stream(KernelRuntimeContext& context, const Tensor& codes, const Tensor& weight,
+                      const Tensor& scale, const Tensor& bias,
+                      executorch::aten::optional<Tensor> residual, int64_t stride, int64_t pad,
+                      bool relu, Tensor& out) {
+  Check check(context, "conv2d_stream");
+  ConvOutput output{};
+  output.relu = relu;
+  convolve(check, codes, weight, scale, bias, residual.has_value() ? &*residual : nullptr, stride,
+           pad, ScalarType::Float, output, out);
+  return out;
+}
+
+Tensor& head(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tensor& weight,
+             const Tensor& bias, Tensor& out) {
+  Check check(context, "head");
+  constexpr int kMaxStreams = 16;
+  const float* data[kMaxStreams];
+  const int count = static_cast<int>(streams.size());
+  check.that(1 <= count && count <= kMaxStreams, "takes 1 to %d streams", kMaxStreams);
+  for (int i = 0; check.ok() && i < count; ++i) {
+    check.image("a stream", streams[i], ScalarType::Float);
+    for (int d = 1; check.ok() && d < 4; ++d) {
+      check.that(streams[i].size(d) == streams[0].size(d), "streams must have one shape");
+    }
+    if (check.ok()) data[i] = streams[i].const_data_ptr<float>();
+  }
+  check.tensor("the weight", weight, ScalarType::Float, 2);
+  check.tensor("the output", out, ScalarType::Float, 2);
+  if (!check.ok()) return out;
+  const int channels = static_cast<int>(streams[0].size(3));
+  const int classes = static_cast<int>(weight.size(0));
+  check.that(weight.size(1) == channels, "the weight takes %d channels, the streams have %d",
+             static_cast<int>(weight.size(1)), channels);
+  check.vector("the bias", bias, ScalarType::Float, classes);
+  check.that(out.size(0) == 1 && out.size(1) == classes, "the output must be 1 x %d", classes);
+  void* const pooled = check.scratch(2 * sizeof(float) * channels);
+  if (!check.ok()) return out;
+  mbq::head(data, count, static_cast<int>(streams[0].size(1) * streams[0].size(2)), channels,
+            weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), classes,
+            static_cast<float*>(pooled), out.mutable_data_ptr<float>());
+  return out;
+}
+
+EXECUTORCH_LIBRARY(mbq, "stem.out", stem);
+EXECUTORCH_LIBRARY(mbq, "quantize.out", quantize);
+EXECUTORCH_LIBRARY(mbq, "conv2d_codes.out", conv2d_codes);
+EXECUTORCH_LIBRARY(mbq, "conv2d_stream.out", conv2d_stream);
+EXECUTORCH_LIBRARY(mbq, "head.out", head);
+
+}  // namespace
+}  // namespace mbq

@@ -1,0 +1,111 @@
+// The operators of the integer network on raw pointers, for one image.
+//
+// Activations are codes (uint8) or the residual stream (float32), both in logical [H, W, C] order.
+// Weights are 2-bit codes q in 0..3 that stand for 2q - 3; accumulators are exact int32. After an
+// accumulator comes float32 in one fixed order, and each step rounds on its own (no fused
+// multiply-add): converted to nearest even, times scale, plus bias, plus the residual, ReLU. Codes
+// are rounded half to even. Every instruction set gives the same bits.
+//
+// Nothing here allocates, starts a thread or keeps state.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mbq {
+
+// Outputs whose weight codes lie side by side in the packed payload.
+inline constexpr int kOutputBlock = 16;
+// Codes in one byte of the payload: consecutive inputs of one output.
+inline constexpr int kCodesPerByte = 4;
+
+constexpr int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Geometry of a convolution over one image, in elements.
+struct ConvShape {
+  int height, width, inputs;
+  int outputs, kernel_height, kernel_width;
+  int stride, pad;
+
+  constexpr int out_height() const { return (height + 2 * pad - kernel_height) / stride + 1; }
+  constexpr int out_width() const { return (width + 2 * pad - kernel_width) / stride + 1; }
+};
+
+// Splits `count` independent pieces of work over threads. `run` returns when all of them are done.
+struct Parallel {
+  using Task = void (*)(void* context, int begin, int end);
+  void (*run)(void* self, int count, Task task, void* context);
+  void* self;
+};
+
+// What becomes of z = acc * scale + bias; exactly one of `codes` and `stream` is set.
+struct ConvOutput {
+  const float* scale;  // [outputs]
+  const float* bias;   // [outputs]
+
+  uint8_t* codes;  // clip(rint(z), lowest, highest)
+  int lowest, highest;
+
+  float* stream;          // z + residual, then ReLU
+  const float* residual;  // as stream, or null
+  bool relu;
+};
+
+// The first convolution: 16-bit weights on pixels.
+struct StemWeights {
+  const int16_t* weight;     // [outputs, kernel_height, kernel_width, inputs]
+  const uint8_t* pad_value;  // [inputs], the pixel outside the image
+};
+
+// The kernels of one instruction set.
+struct KernelSet {
+  const char* name;
+
+  // payload: packed weight codes, for each block of 16 outputs and each group of 4 inputs, counted
+  // over (ky, kx, c) with c fastest and padded to 4, one byte for each output.
+  // scratch: conv_scratch_bytes(shape) bytes, aligned to 64.
+  void (*conv)(const ConvShape& shape, const uint8_t* codes, const uint8_t* payload,
+               const ConvOutput& output, void* scratch, const Parallel& parallel);
+
+  // output.stream is written with ReLU; scratch: stem_scratch_bytes(shape) bytes, aligned to 64.
+  void (*stem)(const ConvShape& shape, const uint8_t* image, const StemWeights& weights,
+               const ConvOutput& output, void* scratch, const Parallel& parallel);
+
+  // codes[i] = clip(rint(x[i] * scale + offset), lowest, highest); not-a-number gives lowest.
+  void (*quantize)(const float* x, size_t count, float scale, float offset, int lowest, int highest,
+                   uint8_t* codes);
+};
+
+constexpr size_t packed_payload_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(round_up(shape.outputs, kOutputBlock)) * shape.kernel_height *
+         shape.kernel_width * (round_up(shape.inputs, kCodesPerByte) / kCodesPerByte);
+}
+
+// Enough for every instruction set.
+size_t conv_scratch_bytes(const ConvShape& shape);
+size_t stem_scratch_bytes(const ConvShape& shape);
+
+// Mean over pixels of each stream, mean over streams, classifier. Sums run in a fixed order.
+// streams: `count` pointers to [pixels, channels]; pooled: scratch of 2 * channels floats.
+void head(const float* const* streams, int count, int pixels, int channels, const float* weight,
+          const float* bias, int classes, float* pooled, float* logits);
+
+// Instruction sets that were built and that this CPU runs, slowest first. Null after the last.
+const KernelSet* const* available_kernels();
+
+// The set of that name among the available ones, or null.
+const KernelSet* find_kernels(const char* name);
+
+// The fastest available set, or the one that EDGE_NATIVE_ISA names. Read once; if it names none
+// that is available, null: an override that is ignored would spoil a measurement.
+const KernelSet* selected_kernels();
+
+// One for each translation unit; null where the compiler does not target that instruction set.
+const KernelSet* reference_kernels();
+const KernelSet* avx2_kernels();
+const KernelSet* avx512vnni_kernels();
+
+}  // namespace mbq

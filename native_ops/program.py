@@ -1,0 +1,165 @@
+"""A model file as Python sees it: metadata, levels, and one call an image."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from native_ops import _native, container
+
+FORMAT = 1
+"""The version of the methods and metadata inside the program that this build reads."""
+
+_METHOD_PREFIX = "bits"
+
+
+class ModelError(RuntimeError):
+    """A model file that cannot be used; the message says which, why and what to do."""
+
+
+class Program:
+    """A multi-branch network at all its precision levels. Made by `Program.open`.
+
+    Attributes:
+        path: the file.
+        metadata: what the exporter wrote about the network: name, levels and their branches,
+            accuracy, sizes, provenance.
+        levels: bit-widths in ascending order; each runs the branches that
+            `metadata["levels"]` names.
+        input_shape: (height, width, 3) of the image that `run` takes.
+        labels: one name for each class.
+
+    Runs may come from several threads and take turns.
+    """
+
+    def __init__(self, path: Path, native: _native.Program) -> None:
+        self.path = path
+        self._native: _native.Program | None = native
+        try:
+            file_format = native.constant_int("edge_format")
+            if file_format != FORMAT:
+                raise ModelError(
+                    f"{path}: has format {file_format}, this build reads format {FORMAT};"
+                    " export the model again or install the edge-app that it was made for"
+                )
+            self.metadata: dict[str, Any] = _parse(native.constant_string("edge_metadata"))
+            self._signatures = {
+                int(method.removeprefix(_METHOD_PREFIX)): native.load(method)
+                for method in native.methods()
+                if method.startswith(_METHOD_PREFIX)
+            }
+            self.levels: tuple[int, ...] = tuple(sorted(self._signatures))
+            self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
+            self.input_shape: tuple[int, int, int] = self._check_signatures()
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"{path}: {error}; export the model again") from error
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], threads: int = 1) -> Self:
+        """Read, verify and load a model file.
+
+        Args:
+            threads: how many run each layer, including the caller's.
+
+        Raises:
+            ModelError: the file is missing, damaged, foreign or of another version.
+            ValueError: threads out of range, or EDGE_NATIVE_ISA names no available instruction set.
+        """
+        path = Path(path)
+        try:
+            contents = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path}: {error.strerror or error}; check the path") from error
+        try:
+            program = container.verify(contents)
+        except container.ContainerError as error:
+            raise ModelError(f"{path}: {error}") from error
+        try:
+            native = _native.Program(np.frombuffer(program, dtype=np.uint8), threads)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: {error}; export the model again") from error
+        return cls(path, native)
+
+    def run(self, bits: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Logits of one image at one level.
+
+        Args:
+            bits: one of `levels`.
+            image: uint8 [height, width, 3], RGB, contiguous, of `input_shape`.
+
+        Returns:
+            float32 [classes], a new array.
+
+        Raises:
+            ValueError: no such level, or an image of another shape or type.
+            ModelError: the program fails, which a file that `open` accepted should not.
+        """
+        if self._native is None:
+            raise ValueError(f"{self.path}: is closed")
+        signature = self._signatures.get(bits)
+        if signature is None:
+            choices = ", ".join(map(str, self.levels))
+            raise ValueError(f"{self.path}: has no level of {bits} bits; choose from {choices}")
+        if image.shape != self.input_shape or image.dtype != np.uint8:
+            raise ValueError(
+                f"{self.path}: takes uint8 images of shape {self.input_shape},"
+                f" got {image.dtype} {image.shape}"
+            )
+        try:
+            return self._native.run(
+                f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image)
+            )
+        except RuntimeError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    def close(self) -> None:
+        """Free the program's memory and end its threads."""
+        self._native = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_signatures(self) -> tuple[int, int, int]:
+        """The common input shape; raises ValueError where methods and metadata disagree."""
+        described = sorted(int(bits) for bits in self.metadata["levels"])
+        if not self.levels or described != list(self.levels):
+            raise ValueError(f"has the levels {list(self.levels)} and describes {described}")
+        sizes = self.metadata["input"]
+        expected = [1, sizes["height"], sizes["width"], 3]
+        for bits, signature in self._signatures.items():
+            if signature.input != expected or signature.output != [1, len(self.labels)]:
+                raise ValueError(
+                    f"method {_METHOD_PREFIX}{bits} maps {signature.input} to {signature.output},"
+                    f" its metadata says {expected} to {[1, len(self.labels)]}"
+                )
+        return int(sizes["height"]), int(sizes["width"]), 3
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Metadata with the keys that a `Program` needs, or ValueError."""
+    metadata = json.loads(text)
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata is not an object")
+    for key, kind in (("levels", dict), ("labels", list), ("input", dict)):
+        if not isinstance(metadata.get(key), kind):
+            raise ValueError(f"its metadata lacks '{key}'")
+    for key in ("height", "width"):
+        if not isinstance(metadata["input"].get(key), int):
+            raise ValueError(f"its metadata lacks 'input.{key}'")
+    return metadata

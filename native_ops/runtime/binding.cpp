@@ -1,0 +1,269 @@
+// The extension module native_ops._native: programs, and single kernels for tests and checks, over
+// numpy arrays.
+//
+// RuntimeError: a program that cannot be loaded or run. ValueError: arguments that do not fit.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "../executorch/execution.h"
+#include "../executorch/packed_weight.h"
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace mbq::binding {
+namespace {
+
+template <typename T, int Dimensions>
+using Array = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+
+template <typename T>
+using NewArray = nb::ndarray<nb::numpy, T>;
+
+template <typename T>
+NewArray<T> new_array(const std::vector<size_t>& shape) {
+  const size_t count = std::accumulate(shape.begin(), shape.end(), size_t{1}, std::multiplies<>());
+  auto data = std::make_unique<T[]>(count);
+  nb::capsule owner(data.get(), [](void* pointer) noexcept { delete[] static_cast<T*>(pointer); });
+  return NewArray<T>(data.release(), shape.size(), shape.data(), owner);
+}
+
+void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+const KernelSet& kernels_named(const std::optional<std::string>& name) {
+  const char* const override_name = std::getenv("EDGE_NATIVE_ISA");
+  const KernelSet* const found = name ? find_kernels(name->c_str()) : selected_kernels();
+  if (found != nullptr) return *found;
+  std::string message = name ? "" : "EDGE_NATIVE_ISA: ";
+  message += "'" + (name ? *name : std::string(override_name != nullptr ? override_name : "")) +
+             "' is not an instruction set of this build and CPU; choose from";
+  for (const KernelSet* const* set = available_kernels(); *set != nullptr; ++set) {
+    message += std::string(" ") + (*set)->name;
+  }
+  throw std::invalid_argument(message);
+}
+
+// Scratch for one call, aligned to 64 bytes.
+struct Scratch {
+  explicit Scratch(size_t bytes) : bytes_(bytes + 64) {}
+  void* get() {
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
+    return bytes_.data() + (64 - address % 64) % 64;
+  }
+  std::vector<uint8_t> bytes_;
+};
+
+void place(ConvShape& shape, size_t height, size_t width, size_t channels, int stride, int pad) {
+  require(static_cast<int>(channels) == shape.inputs, "the input's channels differ from the weight's");
+  require(stride >= 1 && pad >= 0 && pad <= static_cast<int>(kMaxKernel), "bad stride or padding");
+  require(height >= 1 && width >= 1 && height <= kMaxChannels && width <= kMaxChannels,
+          "the input is empty or too large");
+  shape.height = static_cast<int>(height);
+  shape.width = static_cast<int>(width);
+  shape.stride = stride;
+  shape.pad = pad;
+  require(shape.height + 2 * pad >= shape.kernel_height && shape.width + 2 * pad >= shape.kernel_width,
+          "the kernel is larger than the padded input");
+}
+
+std::vector<size_t> out_shape(const ConvShape& shape) {
+  return {1, static_cast<size_t>(shape.out_height()), static_cast<size_t>(shape.out_width()),
+          static_cast<size_t>(shape.outputs)};
+}
+
+ConvShape conv_shape(const Array<uint8_t, 4>& codes, const Array<uint8_t, 1>& weight,
+                     const Array<float, 1>& scale, const Array<float, 1>& bias, int stride,
+                     int pad) {
+  ConvShape shape{};
+  const char* const wrong = read_packed_header(weight.data(), weight.size(), shape);
+  if (wrong != nullptr) throw std::invalid_argument(std::string("the packed weight ") + wrong);
+  require(codes.shape(0) == 1, "takes one image");
+  place(shape, codes.shape(1), codes.shape(2), codes.shape(3), stride, pad);
+  const size_t outputs = static_cast<size_t>(shape.outputs);
+  require(scale.size() == outputs && bias.size() == outputs,
+          "scale and bias need one element for each output");
+  return shape;
+}
+
+NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<float, 1> scale,
+                     Array<float, 1> bias, Array<uint8_t, 1> pad_value, int stride, int pad,
+                     std::optional<std::string> isa) {
+  for (size_t i = 0; i < 4; ++i) {
+    require(weight.shape(i) >= 1 && weight.shape(i) <= kMaxChannels, "the weight is empty");
+  }
+  ConvShape shape{};
+  shape.outputs = static_cast<int>(weight.shape(0));
+  shape.kernel_height = static_cast<int>(weight.shape(1));
+  shape.kernel_width = static_cast<int>(weight.shape(2));
+  shape.inputs = static_cast<int>(weight.shape(3));
+  require(image.shape(0) == 1, "takes one image");
+  place(shape, image.shape(1), image.shape(2), image.shape(3), stride, pad);
+  require(scale.size() == weight.shape(0) && bias.size() == weight.shape(0),
+          "scale and bias need one element for each output");
+  require(pad_value.size() == weight.shape(3), "the padding value needs one element a channel");
+  auto result = new_array<float>(out_shape(shape));
+  ConvOutput output{};
+  output.scale = scale.data();
+  output.bias = bias.data();
+  output.stream = result.data();
+  output.relu = true;
+  Scratch scratch(stem_scratch_bytes(shape));
+  kernels_named(isa).stem(shape, image.data(), {weight.data(), pad_value.data()}, output,
+                          scratch.get(), serial());
+  return result;
+}
+
+NewArray<uint8_t> quantize(Array<float, 4> x, double scale, double offset, int qmin, int qmax,
+                           std::optional<std::string> isa) {
+  require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
+  auto result = new_array<uint8_t>({x.shape(0), x.shape(1), x.shape(2), x.shape(3)});
+  kernels_named(isa).quantize(x.data(), x.size(), static_cast<float>(scale),
+                              static_cast<float>(offset), qmin, qmax, result.data());
+  return result;
+}
+
+NewArray<uint8_t> conv2d_codes(Array<uint8_t, 4> codes, Array<uint8_t, 1> weight,
+                               Array<float, 1> scale, Array<float, 1> bias, int stride, int pad,
+                               int qmin, int qmax, std::optional<std::string> isa) {
+  require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
+  const ConvShape shape = conv_shape(codes, weight, scale, bias, stride, pad);
+  auto result = new_array<uint8_t>(out_shape(shape));
+  ConvOutput output{};
+  output.scale = scale.data();
+  output.bias = bias.data();
+  output.codes = result.data();
+  output.lowest = qmin;
+  output.highest = qmax;
+  Scratch scratch(conv_scratch_bytes(shape));
+  kernels_named(isa).conv(shape, codes.data(), weight.data() + kPackedHeaderBytes, output,
+                          scratch.get(), serial());
+  return result;
+}
+
+NewArray<float> conv2d_stream(Array<uint8_t, 4> codes, Array<uint8_t, 1> weight,
+                              Array<float, 1> scale, Array<float, 1> bias,
+                              std::optional<Array<float, 4>> residual, int stride, int pad,
+                              bool relu, std::optional<std::string> isa) {
+  const ConvShape shape = conv_shape(codes, weight, scale, bias, stride, pad);
+  const auto sizes = out_shape(shape);
+  auto result = new_array<float>(sizes);
+  ConvOutput output{};
+  output.scale = scale.data();
+  output.bias = bias.data();
+  output.stream = result.data();
+  output.relu = relu;
+  if (residual) {
+    for (size_t i = 0; i < 4; ++i) {
+      require(residual->shape(i) == sizes[i], "the residual must have the output's shape");
+    }
+    output.residual = residual->data();
+  }
+  Scratch scratch(conv_scratch_bytes(shape));
+  kernels_named(isa).conv(shape, codes.data(), weight.data() + kPackedHeaderBytes, output,
+                          scratch.get(), serial());
+  return result;
+}
+
+NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weight,
+                     Array<float, 1> bias) {
+  require(!streams.empty(), "needs at least one stream");
+  std::vector<const float*> data;
+  for (const auto& stream : streams) {
+    require(stream.shape(0) == 1, "takes one image");
+    for (size_t i = 0; i < 4; ++i) {
+      require(stream.shape(i) == streams[0].shape(i), "streams must have one shape");
+    }
+    data.push_back(stream.data());
+  }
+  const size_t channels = streams[0].shape(3);
+  require(weight.shape(1) == channels && weight.shape(0) == bias.size(),
+          "weight must be [classes, channels] and bias [classes]");
+  auto result = new_array<float>({1, weight.shape(0)});
+  std::vector<float> pooled(2 * channels);
+  mbq::head(data.data(), static_cast<int>(data.size()),
+            static_cast<int>(streams[0].shape(1) * streams[0].shape(2)),
+            static_cast<int>(channels), weight.data(), bias.data(),
+            static_cast<int>(weight.shape(0)), pooled.data(), result.data());
+  return result;
+}
+
+NewArray<float> run(Program& program, const std::string& method,
+                    const Program::Signature& signature, Array<uint8_t, 3> image) {
+  const auto& input = signature.input;
+  require(input.size() == 4 && image.shape(0) == static_cast<size_t>(input[1]) &&
+              image.shape(1) == static_cast<size_t>(input[2]) &&
+              image.shape(2) == static_cast<size_t>(input[3]),
+          "the image does not have the shape that the program takes");
+  auto result = new_array<float>({static_cast<size_t>(signature.output.back())});
+  {
+    const nb::gil_scoped_release released;
+    program.run(method, signature, image.data(), result.data());
+  }
+  return result;
+}
+
+}  // namespace
+}  // namespace mbq::binding
+
+NB_MODULE(_native, module) {
+  using namespace mbq::binding;
+  using mbq::KernelSet;
+  using mbq::Program;
+
+  nb::class_<Program::Signature>(module, "Signature")
+      .def_ro("input", &Program::Signature::input)
+      .def_ro("output", &Program::Signature::output);
+
+  nb::class_<Program>(module, "Program")
+      .def(
+          "__init__",
+          [](Program* self, Array<uint8_t, 1> bytes, int threads) {
+            require(1 <= threads && threads <= 256, "threads must be within 1..256");
+            kernels_named({});
+            new (self) Program(bytes.data(), bytes.size(), threads);
+          },
+          "program"_a, "threads"_a)
+      .def("methods", &Program::methods)
+      .def("constant_int", &Program::constant_int, "method"_a)
+      .def("constant_string", &Program::constant_string, "method"_a)
+      .def("load", &Program::load, "method"_a)
+      .def("run", run, "method"_a, "signature"_a, "image"_a);
+
+  module.def("stem", stem, "image"_a, "weight"_a, "scale"_a, "bias"_a, "pad_value"_a, "stride"_a,
+             "pad"_a, "isa"_a = nb::none());
+  module.def("quantize", quantize, "x"_a, "scale"_a, "offset"_a, "qmin"_a, "qmax"_a,
+             "isa"_a = nb::none());
+  module.def("conv2d_codes", conv2d_codes, "codes"_a, "weight"_a, "scale"_a, "bias"_a, "stride"_a,
+             "pad"_a, "qmin"_a, "qmax"_a, "isa"_a = nb::none());
+  module.def("conv2d_stream", conv2d_stream, "codes"_a, "weight"_a, "scale"_a, "bias"_a,
+             "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a, "isa"_a = nb::none());
+  module.def("head", head, "streams"_a, "weight"_a, "bias"_a);
+
+  module.def("isa_available", [] {
+    std::vector<std::string> names;
+    for (const KernelSet* const* set = mbq::available_kernels(); *set != nullptr; ++set) {
+      names.emplace_back((*set)->name);
+    }
+    return names;
+  });
+  module.def("isa_selected", [] { return std::string(kernels_named({}).name); });
+
+  module.attr("COMPILER") = "g++ or clang++ " __VERSION__;
+  module.attr("EXECUTORCH_VERSION") = MBQ_EXECUTORCH_VERSION;
+}

@@ -1,0 +1,147 @@
+#include "program.h"
+
+#include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/platform/platform.h>
+#include <executorch/runtime/platform/runtime.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+#include "../executorch/execution.h"
+
+namespace mbq {
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::runtime::Error;
+using executorch::runtime::EValue;
+using executorch::runtime::Tag;
+
+constexpr std::align_val_t kAlignment{64};
+
+// ExecuTorch says why a call failed only in its log. The last error of this thread is kept for the
+// exception instead of being printed.
+thread_local std::string last_log;
+
+void keep_log(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t,
+              const char* message, size_t length) {
+  if (level == kError || level == kFatal) last_log.assign(message, length);
+}
+
+const bool log_is_kept = executorch::runtime::register_pal(
+    executorch::runtime::PalImpl::create(keep_log, "native_ops/runtime/program.cpp"));
+
+void forget_errors() {
+  last_log.clear();
+  execution().error.clear();
+}
+
+[[noreturn]] void fail(const std::string& what, Error error) {
+  const std::string& operator_error = execution().error;
+  const std::string& reason = operator_error.empty() ? last_log : operator_error;
+  throw std::runtime_error(what + ": " +
+                           (reason.empty() ? executorch::runtime::to_string(error) : reason));
+}
+
+// The sizes of the only input or output, of this type.
+std::vector<int> only_tensor(const std::string& method, const char* what, size_t count,
+                             executorch::runtime::Result<Tag> tag,
+                             executorch::runtime::Result<executorch::runtime::TensorInfo> info,
+                             ScalarType type) {
+  if (count != 1 || !tag.ok() || *tag != Tag::Tensor || !info.ok() || info->scalar_type() != type) {
+    throw std::runtime_error("method " + method + " does not have exactly one " + what +
+                             " of the expected type");
+  }
+  return {info->sizes().begin(), info->sizes().end()};
+}
+
+}  // namespace
+
+AlignedBytes::AlignedBytes(const void* data, size_t size)
+    : data_(static_cast<uint8_t*>(::operator new(size, kAlignment))), size_(size) {
+  std::memcpy(data_, data, size);
+}
+
+AlignedBytes::~AlignedBytes() { ::operator delete(data_, kAlignment); }
+
+Program::Program(const void* bytes, size_t size, int threads)
+    : bytes_(bytes, size),
+      pool_(threads),
+      module_(
+          std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size()),
+          /*memory_allocator=*/nullptr, /*temp_allocator=*/nullptr, /*event_tracer=*/nullptr,
+          /*data_map_loader=*/nullptr, /*share_memory_arenas=*/true) {
+  forget_errors();
+  const Error error =
+      module_.load(executorch::extension::Program::Verification::InternalConsistency);
+  if (error != Error::Ok) fail("the program does not load", error);
+}
+
+std::vector<std::string> Program::methods() {
+  const std::lock_guard lock(mutex_);
+  forget_errors();
+  const auto names = module_.method_names();
+  if (!names.ok()) fail("the program does not list its methods", names.error());
+  std::vector<std::string> sorted(names->begin(), names->end());
+  std::sort(sorted.begin(), sorted.end());
+  return sorted;
+}
+
+EValue Program::constant(const std::string& method) {
+  const std::lock_guard lock(mutex_);
+  forget_errors();
+  const auto values = module_.execute(method, std::vector<EValue>{});
+  if (!values.ok()) fail("constant method " + method, values.error());
+  if (values->size() != 1) throw std::runtime_error("constant method " + method + " is not one value");
+  return values->front();
+}
+
+int64_t Program::constant_int(const std::string& method) {
+  const EValue value = constant(method);
+  if (!value.isInt()) throw std::runtime_error("constant method " + method + " is not an integer");
+  return value.toInt();
+}
+
+std::string Program::constant_string(const std::string& method) {
+  const EValue value = constant(method);
+  if (!value.isString()) throw std::runtime_error("constant method " + method + " is not a string");
+  const auto text = value.toString();
+  return std::string(text.data(), text.size());
+}
+
+Program::Signature Program::load(const std::string& method) {
+  const std::lock_guard lock(mutex_);
+  forget_errors();
+  const auto meta = module_.method_meta(method);
+  if (!meta.ok()) fail("method " + method, meta.error());
+  Signature signature;
+  signature.input = only_tensor(method, "input", meta->num_inputs(), meta->input_tag(0),
+                                meta->input_tensor_meta(0), ScalarType::Byte);
+  signature.output = only_tensor(method, "output", meta->num_outputs(), meta->output_tag(0),
+                                 meta->output_tensor_meta(0), ScalarType::Float);
+  const Error error = module_.load_method(method);
+  if (error != Error::Ok) fail("method " + method + " does not load", error);
+  return signature;
+}
+
+void Program::run(const std::string& method, const Signature& signature, const uint8_t* image,
+                  float* result) {
+  const std::lock_guard lock(mutex_);
+  forget_errors();
+  // An input is only read; ExecuTorch has no tensor of constant data.
+  const auto input = executorch::extension::from_blob(
+      const_cast<uint8_t*>(image),
+      std::vector<executorch::aten::SizesType>(signature.input.begin(), signature.input.end()),
+      ScalarType::Byte);
+  execution().parallel = &pool_.parallel();
+  const auto outputs = module_.execute(method, std::vector<EValue>{EValue(input)});
+  execution().parallel = nullptr;
+  if (!outputs.ok()) fail("method " + method, outputs.error());
+  const auto& output = outputs->front().toTensor();
+  std::memcpy(result, output.const_data_ptr<float>(), output.nbytes());
+}
+
+}  // namespace mbq

@@ -1,0 +1,64 @@
+// A loaded program: ExecuTorch's module over bytes that it owns, with its own threads.
+
+#pragma once
+
+#include <executorch/extension/data_loader/buffer_data_loader.h>
+#include <executorch/extension/module/module.h>
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "thread_pool.h"
+
+namespace mbq {
+
+// A copy of bytes, aligned as constants are within a program.
+class AlignedBytes {
+ public:
+  AlignedBytes(const void* data, size_t size);
+  ~AlignedBytes();
+  AlignedBytes(const AlignedBytes&) = delete;
+  AlignedBytes& operator=(const AlignedBytes&) = delete;
+
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  uint8_t* data_;
+  size_t size_;
+};
+
+// Every member may be called from several threads; runs take turns, since the methods of a program
+// share their activation memory. Failures are std::runtime_error with ExecuTorch's own reason.
+class Program {
+ public:
+  // Copies the bytes: those that were verified are those that run, whatever happens to the file.
+  Program(const void* bytes, size_t size, int threads);
+
+  std::vector<std::string> methods();
+  int64_t constant_int(const std::string& method);
+  std::string constant_string(const std::string& method);
+
+  // Makes a method ready and returns the sizes of its input (uint8) and of its output (float32).
+  // Throws unless it has exactly one of each.
+  struct Signature {
+    std::vector<int> input, output;
+  };
+  Signature load(const std::string& method);
+
+  // Runs a method that was loaded. image and result are as large as its signature says.
+  void run(const std::string& method, const Signature& signature, const uint8_t* image,
+           float* result);
+
+ private:
+  executorch::runtime::EValue constant(const std::string& method);
+
+  std::mutex mutex_;
+  AlignedBytes bytes_;
+  ThreadPool pool_;
+  executorch::extension::Module module_;
+};
+
+}  // namespace mbq
