@@ -161,7 +161,9 @@ def run(
         int, typer.Option("--threads", min=1, metavar="N", help="Threads for inference.")
     ] = 1,
 ) -> None:
-    """Classify frames, at the precision that heat, battery and time allow.
+    """Classify frames as precisely as the device allows.
+
+    The governor picks the bit-width from heat, battery and time.
 
     Records that you ask for go where you ask; everything else goes to stderr.
     """
@@ -189,7 +191,7 @@ def run(
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An installed model or a file.")],
 ) -> None:
-    """Print a model's levels, branches, sizes, accuracy and provenance."""
+    """A model's levels, sizes, accuracy, provenance."""
     from edge_app.inspection import print_model
 
     print_model(model)
@@ -209,7 +211,7 @@ def doctor(
         Path, typer.Option("--sysroot", metavar="DIR", help="Read sys and proc below DIR.")
     ] = Path("/"),
 ) -> None:
-    """Say what works on this machine, and what the governor can and cannot see."""
+    """What works here, and what the governor can see."""
     from edge_app.doctor import examine
 
     raise typer.Exit(examine(sysroot))
@@ -220,7 +222,7 @@ def plot(
     records: Annotated[Path, typer.Argument(metavar="JSONL", help="Written by run --jsonl.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture.")],
 ) -> None:
-    """Plot level, temperature, battery and accuracy of a run over time."""
+    """Plot level, temperature and accuracy of a run."""
     from edge_app.plotting import plot_run
 
     plot_run(records, output)

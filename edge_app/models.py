@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_app.errors import EXIT_MODEL, AppError
+from edge_app.errors import EXIT_MODEL, EXIT_USAGE, AppError
 
 if TYPE_CHECKING:
     from native_ops import Program
@@ -58,10 +58,31 @@ def _listing(known: dict[str, Path]) -> str:
 
 
 def open_model(name: str, threads: int = 1) -> Program:
-    """Open the model that ``name`` means; AppError with exit code 5 if that cannot be done."""
+    """Open the model that ``name`` means.
+
+    AppError with exit code 5 if its file cannot be used, and with 2 if ``threads`` or
+    EDGE_NATIVE_ISA ask for what this machine has not.
+    """
     import native_ops
 
+    path = find(name)
     try:
-        return native_ops.Program.open(find(name), threads=threads)
+        return native_ops.Program.open(path, threads=threads)
     except native_ops.ModelError as error:
         raise AppError(str(error), EXIT_MODEL) from None
+    except ValueError as error:
+        raise AppError(str(error), EXIT_USAGE) from None
+
+
+def branches_of(model: Program) -> dict[int, tuple[int, ...]]:
+    """The branches of each level by the model's metadata; AppError (exit code 5) without them."""
+    try:
+        return {
+            bits: tuple(model.metadata["levels"][str(bits)]["branches"]) for bits in model.levels
+        }
+    except (KeyError, TypeError):
+        raise AppError(
+            f"{model.path}: its metadata does not say which branches each level runs; "
+            "export the model again",
+            EXIT_MODEL,
+        ) from None

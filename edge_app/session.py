@@ -63,7 +63,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     source = open_source(uri)
     resources.callback(source.close)
 
-    from edge_app.models import open_model
+    from edge_app.models import branches_of, open_model
     from edge_app.pipeline import Pipeline, profile
     from edge_app.sinks.jsonl import JsonLines
     from edge_app.sinks.statistics import Statistics
@@ -80,9 +80,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     _warn_of_unknown_classes(source.classes, model.labels)
     sinks.append(_progress(options))
 
-    pipeline = Pipeline(
-        source, model, branches_of(model.metadata), governor, clock, sinks, limits, stop
-    )
+    pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
     loop = GovernorLoop(governor, sensors, clock, pipeline.decided)
     try:
         loop.start()
@@ -140,13 +138,6 @@ def replay_speed(trace_s: float, duration_s: float | None) -> float:
     if duration_s is None or trace_s <= 0:
         return REPLAY_SPEED
     return max(1.0, trace_s / (REPLAY_SHARE * duration_s))
-
-
-def branches_of(metadata: dict[str, object]) -> dict[int, tuple[int, ...]]:
-    """The branches of each level, as a model's metadata give them."""
-    levels = metadata["levels"]
-    assert isinstance(levels, dict)
-    return {int(bits): tuple(level["branches"]) for bits, level in levels.items()}
 
 
 def _say(text: str) -> None:

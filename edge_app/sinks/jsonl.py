@@ -27,9 +27,7 @@ class JsonLines:
         self._owned = target != "-"
         try:
             self._file: TextIO = (
-                Path(target).expanduser().open("w", encoding="utf-8")
-                if self._owned
-                else sys.stdout
+                Path(target).expanduser().open("w", encoding="utf-8") if self._owned else sys.stdout
             )
         except OSError as error:
             raise AppError(

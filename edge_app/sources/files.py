@@ -97,7 +97,9 @@ class ImageFiles:
                 f"{path}: {error.strerror}",
                 EXIT_SOURCE_UNAVAILABLE if first else EXIT_SOURCE_LOST,
             ) from None
-        image: Image | None = self._cv2.imdecode(data, self._cv2.IMREAD_COLOR) if data.size else None
+        image: Image | None = (
+            self._cv2.imdecode(data, self._cv2.IMREAD_COLOR) if data.size else None
+        )
         if image is None:
             raise AppError(
                 f"{path}: not an image that can be decoded; remove or replace it",

@@ -26,9 +26,7 @@ def open_source(uri: str) -> Source:
 
         return DigitsStream()
     if uri.startswith("test:"):
-        raise AppError(
-            f"no test stream '{uri}'; there is {TEST_DIGITS}", EXIT_SOURCE_UNAVAILABLE
-        )
+        raise AppError(f"no test stream '{uri}'; there is {TEST_DIGITS}", EXIT_SOURCE_UNAVAILABLE)
     if uri.startswith(URL_SCHEMES):
         return _open_url(uri)
     if "://" in uri:
@@ -64,7 +62,9 @@ def _open_path(path: Path) -> Source:
             names = [entry.name for entry in path.parent.iterdir()]
             near = difflib.get_close_matches(path.name, names, n=1)
         hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"
-        raise AppError(f"{path}: no such file, directory or camera; {hint}", EXIT_SOURCE_UNAVAILABLE)
+        raise AppError(
+            f"{path}: no such file, directory or camera; {hint}", EXIT_SOURCE_UNAVAILABLE
+        )
     if files.is_image(path):
         return files.open_image(path)
     return files.VideoFile(str(path))
