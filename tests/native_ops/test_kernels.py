@@ -1,0 +1,250 @@
+"""Every instruction set against the oracle, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import native_ops
+from export import arithmetic, packing
+from native_ops import kernels
+
+ISAS = native_ops.isa_available()
+
+# height, width, inputs, outputs, kernel, stride, pad: what networks use, then what breaks tiles.
+SHAPES = [
+    (32, 32, 16, 16, 3, 1, 1),
+    (16, 16, 32, 32, 3, 1, 1),
+    (8, 8, 64, 64, 3, 1, 1),
+    (32, 32, 16, 32, 3, 2, 1),
+    (16, 16, 32, 64, 1, 2, 0),
+    (7, 7, 64, 48, 3, 1, 1),
+    (1, 1, 4, 16, 1, 1, 0),
+    (1, 1, 4, 16, 3, 1, 1),
+    (3, 5, 1, 1, 3, 1, 1),
+    (5, 3, 3, 17, 3, 2, 1),
+    (9, 13, 5, 31, 3, 1, 1),
+    (11, 17, 7, 33, 3, 2, 1),
+    (13, 7, 20, 40, 1, 1, 0),
+    (6, 19, 6, 24, 1, 2, 0),
+    (10, 10, 9, 8, 5, 1, 2),
+    (12, 9, 4, 15, 5, 3, 0),
+    (8, 15, 130, 18, 3, 1, 1),
+]
+
+
+def convolution(seed: int, shape: tuple[int, ...], highest: int) -> dict[str, Any]:
+    """Random arguments whose results spread over the whole range of codes and beyond it."""
+    height, width, inputs, outputs, side, stride, pad = shape
+    random = np.random.default_rng(seed)
+    spread = 2.2 * np.sqrt(side * side * inputs) * highest / 2
+    return {
+        "codes": random.integers(0, highest + 1, (1, height, width, inputs), dtype=np.uint8),
+        "weight": random.integers(0, 4, (outputs, side, side, inputs), dtype=np.uint8),
+        "scale": (random.normal(0, 1, outputs) * highest / spread).astype(np.float32),
+        "bias": random.uniform(-highest / 2, 1.5 * highest, outputs).astype(np.float32),
+        "stride": stride,
+        "pad": pad,
+    }
+
+
+def both(name: str, isa: str, arguments: dict[str, Any], *rest: Any) -> tuple[Any, Any]:
+    """The operator's result from the kernel and from the oracle."""
+    expected = getattr(arithmetic, name)(*arguments.values(), *rest)
+    packed = {**arguments, "weight": packing.pack(arguments["weight"])}
+    return getattr(kernels, name)(*packed.values(), *rest, isa=isa), expected
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+def test_convolution_to_codes(isa: str, shape: tuple[int, ...], bits: int) -> None:
+    highest = 2**bits - 1
+    actual, expected = both("conv2d_codes", isa, convolution(1, shape, highest), 0, highest)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("with_residual", "relu"), list(product([False, True], repeat=2)))
+def test_convolution_to_stream(
+    isa: str, shape: tuple[int, ...], with_residual: bool, relu: bool
+) -> None:
+    arguments = convolution(2, shape, 255)
+    height, width, _, outputs, side, stride, pad = shape
+    out = [arithmetic.output_size(size, side, stride, pad) for size in (height, width)]
+    residual = None
+    if with_residual:
+        residual = np.random.default_rng(3).normal(0, 99, (1, *out, outputs)).astype(np.float32)
+    stride_and_pad = arguments.pop("stride"), arguments.pop("pad")
+    actual, expected = both("conv2d_stream", isa, arguments, residual, *stride_and_pad, relu)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("weight_code", [0, 1, 2, 3])
+@pytest.mark.parametrize("code", [0, 1, 255])
+def test_extreme_accumulators(isa: str, weight_code: int, code: int) -> None:
+    """No saturation on the way: 512 inputs at the largest magnitudes, 3.5 million in all."""
+    codes = np.full((1, 5, 6, 512), code, dtype=np.uint8)
+    weight = packing.pack(np.full((17, 3, 3, 512), weight_code, dtype=np.uint8))
+    one, zero = np.ones(17, dtype=np.float32), np.zeros(17, dtype=np.float32)
+    actual = kernels.conv2d_stream(codes, weight, one, zero, None, 1, 1, False, isa=isa)
+    taps = np.outer([2, 3, 3, 3, 2], [2, 3, 3, 3, 3, 2])
+    expected = taps * 512 * code * (2 * weight_code - 3)
+    np.testing.assert_array_equal(actual[0], np.repeat(expected[..., None], 17, axis=2))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_alternating_extremes(isa: str) -> None:
+    """Neighbouring products of opposite sign, where a 16-bit partial sum could hide an overflow."""
+    random = np.random.default_rng(5)
+    codes = random.choice(np.array([0, 255], dtype=np.uint8), (1, 8, 8, 256))
+    weight = random.choice(np.array([0, 3], dtype=np.uint8), (32, 3, 3, 256))
+    weight[0], weight[1] = 3, 0
+    arguments = {
+        "codes": codes,
+        "weight": weight,
+        "scale": np.ones(32, dtype=np.float32),
+        "bias": np.zeros(32, dtype=np.float32),
+    }
+    actual, expected = both("conv2d_stream", isa, arguments, None, 1, 1, False)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("offset", [-0.5, 0.0, 0.5])
+def test_ties_round_to_even(isa: str, offset: float) -> None:
+    """acc * 0.5 + offset hits every half between the codes."""
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    arguments = {
+        "codes": codes,
+        "weight": np.full((3, 1, 1, 1), 2, dtype=np.uint8),
+        "scale": np.full(3, 0.5, dtype=np.float32),
+        "bias": np.full(3, offset, dtype=np.float32),
+        "stride": 1,
+        "pad": 0,
+    }
+    actual, expected = both("conv2d_codes", isa, arguments, 0, 255)
+    np.testing.assert_array_equal(actual, expected)
+    assert actual[0, 0, 3, 0] == round(1.5 + offset)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 3), (1, 15), (0, 255), (255, 255), (7, 7)])
+def test_codes_stay_within_their_limits(isa: str, lowest: int, highest: int) -> None:
+    arguments = convolution(6, (9, 9, 12, 20, 3, 1, 1), 255)
+    arguments["scale"] *= np.float32(1e30)
+    actual, expected = both("conv2d_codes", isa, arguments, lowest, highest)
+    np.testing.assert_array_equal(actual, expected)
+    assert set(np.unique(actual)) <= {lowest, highest, *range(lowest, highest + 1)}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 15, 16, 17, 31, 33, 1000])
+def test_quantize(isa: str, count: int) -> None:
+    random = np.random.default_rng(count)
+    x = (random.normal(0, 2, count) * 10.0 ** random.integers(-3, 12, count)).astype(np.float32)
+    x[:4] = np.array([np.nan, np.inf, -np.inf, 0.5], dtype=np.float32)[: count]
+    x = x.reshape(1, 1, count, 1)
+    for highest in (3, 15, 63, 255):
+        actual = kernels.quantize(x, 7.3, -0.41, 0, highest, isa=isa)
+        expected = arithmetic.quantize(x, 7.3, -0.41, 0, highest)
+        np.testing.assert_array_equal(actual, expected)
+    assert actual[0, 0, 0, 0] == 0, "not a number becomes the lowest code"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("height", "width", "outputs", "side", "stride", "pad"),
+    [
+        (32, 32, 16, 3, 1, 1),
+        (8, 8, 16, 3, 1, 1),
+        (31, 29, 40, 7, 2, 3),
+        (5, 4, 3, 3, 2, 1),
+        (6, 9, 17, 5, 1, 0),
+        (1, 1, 1, 1, 1, 0),
+    ],
+)
+def test_stem(
+    isa: str, height: int, width: int, outputs: int, side: int, stride: int, pad: int
+) -> None:
+    random = np.random.default_rng(height * width)
+    arguments = (
+        random.choice(np.array([0, 1, 254, 255], dtype=np.uint8), (1, height, width, 3)),
+        random.choice(np.array([-32767, 32767, 1, 0], dtype=np.int16), (outputs, side, side, 3)),
+        random.normal(0, 1e-6, outputs).astype(np.float32),
+        random.normal(0, 1, outputs).astype(np.float32),
+        np.array([125, 0, 255], dtype=np.uint8),
+        stride,
+        pad,
+    )
+    np.testing.assert_array_equal(kernels.stem(*arguments, isa=isa), arithmetic.stem(*arguments))
+
+
+@pytest.mark.parametrize(("streams", "channels", "classes"), [(1, 64, 10), (4, 32, 10), (3, 13, 7)])
+def test_head(streams: int, channels: int, classes: int) -> None:
+    random = np.random.default_rng(channels)
+    inputs = [random.normal(1, 1, (1, 8, 7, channels)).astype(np.float32) for _ in range(streams)]
+    weight = random.normal(0, 1, (classes, channels)).astype(np.float32)
+    bias = random.normal(0, 1, classes).astype(np.float32)
+    expected = arithmetic.head(inputs, weight, bias)
+    np.testing.assert_allclose(kernels.head(inputs, weight, bias), expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_geometry(data: st.DataObject) -> None:
+    """Every instruction set gives the oracle's codes for whatever geometry is legal."""
+    side = data.draw(st.sampled_from([1, 3, 5]))
+    pad = data.draw(st.integers(0, side // 2 + 1))
+    least = max(1, side - 2 * pad)
+    shape = (
+        data.draw(st.integers(least, 12)),
+        data.draw(st.integers(least, 20)),
+        data.draw(st.integers(1, 37)),
+        data.draw(st.integers(1, 50)),
+        side,
+        data.draw(st.integers(1, 3)),
+        pad,
+    )
+    highest = data.draw(st.sampled_from([3, 7, 15, 63, 255]))
+    arguments = convolution(data.draw(st.integers(0, 2**32)), shape, highest)
+    for isa in ISAS:
+        actual, expected = both("conv2d_codes", isa, arguments, 0, highest)
+        np.testing.assert_array_equal(actual, expected, err_msg=f"{isa} {shape}")
+
+
+def test_bad_arguments_are_errors() -> None:
+    arguments = convolution(1, (8, 8, 16, 16, 3, 1, 1), 3)
+    weight = packing.pack(arguments.pop("weight"))
+    codes, scale, bias, stride, pad = arguments.values()
+    good = [codes, weight, scale, bias, stride, pad, 0, 3]
+
+    def call(position: int, value: Any, isa: str | None = None) -> None:
+        kernels.conv2d_codes(*good[:position], value, *good[position + 1 :], isa=isa)
+
+    for position, value, message in [
+        (0, np.zeros((1, 8, 8, 15), np.uint8), "channels"),
+        (0, np.zeros((2, 8, 8, 16), np.uint8), "one image"),
+        (1, weight[:-1], "size"),
+        (1, weight[:63], "shorter"),
+        (2, scale[:-1], "scale and bias"),
+        (4, 0, "stride"),
+        (5, -1, "padding"),
+        (7, 256, "0..255"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call(position, value)
+    with pytest.raises(ValueError, match=r"'sse9' is not .* choose from reference"):
+        call(7, 3, isa="sse9")
+    for offset, message in [(0, "magic"), (8, "version"), (12, "kind"), (16, "size"), (28, "shape")]:
+        tampered = weight.copy()
+        tampered[offset] = 99
+        with pytest.raises(ValueError, match=message):
+            call(1, tampered)
