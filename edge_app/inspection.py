@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from edge_app.errors import AppError
-from edge_app.models import branches_of, find, installed, open_model
+from edge_app.models import branches_of, find, installed, models_directory, open_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,7 +88,11 @@ def print_models() -> None:
     table = Table()
     for column in ("model", "input", "classes", "accuracy by bits", "size"):
         table.add_column(column)
-    for name, path in installed().items():
+    known = installed()
+    if not known:
+        print(f"No model is installed in {models_directory()}; run takes --model FILE.pte")
+        return
+    for name, path in known.items():
         try:
             with open_model(str(path)) as program:
                 height, width, _ = program.input_shape

@@ -23,7 +23,8 @@ def models_directory() -> Path:
 def installed(directory: Path | None = None) -> dict[str, Path]:
     """Names of the installed models with their files, sorted by name."""
     directory = models_directory() if directory is None else directory
-    return {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))}
+    found = sorted(directory.glob(f"*{SUFFIX}"), key=lambda path: path.stem)
+    return {path.stem: path for path in found}
 
 
 def find(name: str, directory: Path | None = None) -> Path:

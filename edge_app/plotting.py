@@ -114,19 +114,31 @@ def plot_run(records: Path, output: Path) -> None:
         pyplot.close(figure)
 
 
+def stretches(series: Series) -> list[tuple[int, int, int, str]]:
+    """(first frame, frame after the last, bits, cause) of frames alike in bits and cause."""
+    result: list[tuple[int, int, int, str]] = []
+    for index, (bits, cause) in enumerate(zip(series.bits, series.causes, strict=True)):
+        if result and result[-1][2:] == (bits, cause):
+            result[-1] = (result[-1][0], index + 1, bits, cause)
+        else:
+            result.append((index, index + 1, bits, cause))
+    return result
+
+
 def _draw_levels(axes: Any, times: list[float], series: Series) -> None:
-    axes.step(times, series.bits, where="post", color="0.8", linewidth=1)
-    for cause in sorted(set(series.causes)):
-        chosen = [i for i, other in enumerate(series.causes) if other == cause]
-        axes.plot(
-            [times[i] for i in chosen],
-            [series.bits[i] for i in chosen],
-            linestyle="none",
-            marker="|",
-            markersize=9,
-            color=CAUSE_COLOURS.get(cause, FREE_COLOUR),
-            label="not limited" if cause == "none" else cause,
+    axes.step(times, series.bits, where="post", color="0.75", linewidth=1)
+    named: set[str] = set()
+    for first, after, bits, cause in stretches(series):
+        label = "not limited" if cause == "none" else cause
+        axes.hlines(
+            bits,
+            times[first],
+            times[min(after, len(times) - 1)],
+            colors=CAUSE_COLOURS.get(cause, FREE_COLOUR),
+            linewidth=5,
+            label=None if label in named else label,
         )
+        named.add(label)
     axes.set_ylabel("level in bits")
     axes.set_yticks(sorted(set(series.bits)))
     axes.margins(y=0.2)
