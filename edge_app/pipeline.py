@@ -146,8 +146,11 @@ class Pipeline:
                 frame = self._source.read(SLICE_S)
                 if frame is not None:
                     # From when it was due, so that the rate is met on average; a frame that is
-                    # late shifts the later ones instead of being followed by a burst.
-                    due = max(due + self._interval(), now)
+                    # too late shifts the later ones instead of being followed by a burst.
+                    interval = self._interval()
+                    due += interval
+                    if due <= now:
+                        due = now + interval
                     self._process(frame)
         except (EndOfSource, OutputClosed):
             pass

@@ -1,9 +1,8 @@
-"""Recorded sensor traces on this device: finding them by name or path, and how long they last."""
+"""Recorded sensor traces on this device: finding them by name or path."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -31,21 +30,3 @@ def find_trace(name: str) -> Path:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are: {', '.join(known) or 'none'}"
     raise AppError(f"--replay-sensors {name}: no such trace or file; {hint}", EXIT_USAGE)
-
-
-def trace_seconds(path: Path) -> float:
-    """Time of the last sample of a trace, in seconds; 0 if its last line says none.
-
-    Whether the trace as a whole is well-formed is for ``TraceSensors`` to say.
-    """
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 65536))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        if line.strip():
-            try:
-                return float(json.loads(line)["t"])
-            except (ValueError, KeyError, TypeError):
-                return 0.0
-    return 0.0

@@ -110,7 +110,7 @@ def _limits(options: RunOptions, model: Program) -> Limits:
 def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:
     """This machine's sensors, or a recording of some machine's with a clock of its speed."""
     from edge_app.clock import RealClock
-    from edge_app.recordings import find_trace, trace_seconds
+    from edge_app.recordings import find_trace
     from edge_app.sensors import SysfsSensors, TraceSensors
 
     if options.replay_sensors is None:
@@ -127,7 +127,8 @@ def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:
     trace = find_trace(options.replay_sensors)
     speed = options.replay_speed
     if speed is None:
-        speed = replay_speed(trace_seconds(trace), options.duration)
+        length = TraceSensors(trace, RealClock()).seconds
+        speed = replay_speed(length, options.duration)
     clock = RealClock(speed)
     return TraceSensors(trace, clock), clock
 

@@ -1,0 +1,313 @@
+"""The frame path with the shipped model: levels, pacing, pauses, limits and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_app.clock import ManualClock
+from edge_app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOURCE_LOST, AppError
+from edge_app.governor import Decision
+from edge_app.models import branches_of, open_model
+from edge_app.pipeline import SLICE_S, Limits, Pipeline, profile
+from edge_app.record import FrameRecord
+from edge_app.signals import StopRequest
+from edge_app.sinks import OutputClosed
+from edge_app.sources import EndOfSource, Frame, Source
+from edge_app.sources.digits import DigitsStream
+from native_ops import Program
+
+
+class Unpaced(DigitsStream):
+    """The digits as fast as they are read, as a file would be; ends after ``frames``."""
+
+    nominal_fps = None
+
+    def __init__(self, frames: int = 10_000) -> None:
+        super().__init__()
+        self.left = frames
+
+    def read(self, timeout: float) -> Frame | None:
+        if not self.left:
+            raise EndOfSource
+        self.left -= 1
+        return super().read(timeout)
+
+
+class Control:
+    """A governor whose level, rate and pause the test sets."""
+
+    def __init__(self) -> None:
+        self.level = 8
+        self.frame_interval_s = 0.0
+        self.paused = False
+        self.observed: list[tuple[int, float]] = []
+
+    def observe_latency(self, bits: int, seconds: float) -> None:
+        self.observed.append((bits, seconds))
+
+
+class Recorder:
+    """A sink that keeps everything, with the time at which it came."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.records: list[FrameRecord] = []
+        self.times: list[float] = []
+        self.decisions: list[Decision] = []
+        self.on_frame: Callable[[], None] = lambda: None
+        self.on_tick: Callable[[], None] = lambda: None
+
+    def frame(self, record: FrameRecord) -> None:
+        self.records.append(record)
+        self.times.append(self.clock.now())
+        self.on_frame()
+
+    def decision(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    def tick(self) -> None:
+        self.on_tick()
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    """A pipeline with everything that a test may want to reach."""
+
+    def __init__(self, model: Program, source: Source | None = None, **limits: Any) -> None:
+        self.clock = ManualClock(100.0)
+        self.governor_clock = ManualClock(7.0)
+        self.control = Control()
+        self.recorder = Recorder(self.clock)
+        self.stop = StopRequest()
+        self.pipeline = Pipeline(
+            source or Unpaced(),
+            model,
+            branches_of(model),
+            self.control,
+            self.governor_clock,
+            [self.recorder],
+            Limits(**limits),
+            self.stop,
+            self.clock,
+        )
+
+    @property
+    def records(self) -> list[FrameRecord]:
+        return self.recorder.records
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Program]:
+    with open_model("digits") as program:
+        yield program
+
+
+def thermal_decision(bits: int) -> Decision:
+    return Decision(
+        time=1.0,
+        bits=bits,
+        rung=0,
+        changed=True,
+        previous_bits=8,
+        cause="thermal",
+        caps={"thermal": bits},
+        why="hot",
+        next_raise_s=None,
+        temperature_c=81.0,
+        battery_charge=0.5,
+    )
+
+
+def test_the_profile_has_a_positive_time_for_each_level(model: Program) -> None:
+    seconds = profile(model)
+    assert tuple(seconds) == model.levels
+    assert all(0 < value < 10 for value in seconds.values())
+
+
+def test_records_say_what_the_model_answered(model: Program) -> None:
+    bench = Bench(model, max_frames=50)
+    bench.pipeline.run()
+    assert [record.seq for record in bench.records] == list(range(50))
+    stream = DigitsStream()
+    for record in bench.records:
+        frame = stream.read(0.0)
+        assert frame is not None
+        logits = model.run(8, frame.image)
+        assert record.class_index == int(np.argmax(logits))
+        assert record.label == model.labels[record.class_index]
+        softmax = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert record.probability == pytest.approx(softmax.max(), rel=1e-5)
+        assert record.truth == model.labels.index(str(frame.truth))
+        assert (record.bits, record.branches, record.cause) == (8, (1, 2, 3, 4), "none")
+        assert record.temperature_c is None and record.governor_time_s == 7.0
+    assert sum(record.correct is True for record in bench.records) >= 45
+
+
+def test_each_frame_runs_the_governors_level_and_reports_its_time(model: Program) -> None:
+    bench = Bench(model, max_frames=6)
+
+    def lower() -> None:
+        if len(bench.records) == 3:
+            bench.control.level = 2
+
+    bench.recorder.on_frame = lower
+    bench.pipeline.run()
+    assert [record.bits for record in bench.records] == [8, 8, 8, 2, 2, 2]
+    assert bench.records[-1].branches == (1,)
+    assert [bits for bits, _ in bench.control.observed] == [8, 8, 8, 2, 2, 2]
+    assert [seconds for _, seconds in bench.control.observed] == [
+        record.infer_s for record in bench.records
+    ]
+
+
+def test_decisions_reach_sinks_and_records(model: Program) -> None:
+    bench = Bench(model, max_frames=2)
+    bench.pipeline.decided(thermal_decision(4))
+    bench.control.level = 4
+    bench.pipeline.run()
+    assert [decision.cause for decision in bench.recorder.decisions] == ["thermal"]
+    record = bench.records[0]
+    assert (record.cause, record.temperature_c, record.battery) == ("thermal", 81.0, 0.5)
+
+
+def test_a_fixed_level_ignores_the_governor_but_records_its_ceiling(model: Program) -> None:
+    bench = Bench(model, max_frames=2, fixed_bits=6)
+    bench.pipeline.decided(thermal_decision(2))
+    bench.control.level = 2
+    bench.pipeline.run()
+    for record in bench.records:
+        assert (record.bits, record.ceiling_bits, record.cause) == (6, 2, "fixed")
+
+
+def test_a_target_rate_holds_on_average(model: Program) -> None:
+    bench = Bench(model, max_frames=21, target_fps=4.0)
+    bench.pipeline.run()
+    assert bench.recorder.times[0] == 100.0
+    assert np.diff(bench.recorder.times) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_the_slowest_of_source_target_and_governor_sets_the_pace(model: Program) -> None:
+    for interval, target, expected in ((0.5, 4.0, 0.5), (0.1, 4.0, 0.25), (0.001, None, 1 / 30)):
+        bench = Bench(model, DigitsStream(), max_frames=4, target_fps=target)
+        bench.control.frame_interval_s = interval
+        bench.pipeline.run()
+        assert np.diff(bench.recorder.times) == pytest.approx(expected, abs=1e-6)
+
+
+def test_being_late_is_not_followed_by_a_burst(model: Program) -> None:
+    bench = Bench(model, max_frames=4, target_fps=10.0)
+
+    def stall() -> None:
+        if len(bench.records) == 2:
+            bench.clock.advance(5.0)
+
+    bench.recorder.on_frame = stall
+    bench.pipeline.run()
+    assert np.diff(bench.recorder.times) == pytest.approx([0.1, 5.0, 0.1], abs=1e-6)
+
+
+def test_a_pause_stops_frames_until_it_ends(model: Program) -> None:
+    bench = Bench(model, max_frames=2, target_fps=10.0)
+    bench.control.paused = True
+
+    def resume() -> None:
+        bench.control.paused = bench.clock.now() < 103.0
+
+    bench.recorder.on_tick = resume
+    bench.pipeline.run()
+    assert bench.recorder.times[0] == pytest.approx(103.0, abs=2 * SLICE_S)
+
+
+def test_the_duration_ends_a_run_also_while_paused(model: Program) -> None:
+    bench = Bench(model, duration_s=2.0)
+    bench.control.paused = True
+    bench.pipeline.run()
+    assert bench.records == []
+    assert bench.pipeline.seconds == pytest.approx(2.0, abs=SLICE_S)
+
+
+def test_the_end_of_the_source_and_of_the_reader_end_the_run(model: Program) -> None:
+    bench = Bench(model, Unpaced(frames=3))
+    bench.pipeline.run()
+    assert len(bench.records) == 3
+
+    def leave() -> None:
+        raise OutputClosed
+
+    bench = Bench(model)
+    bench.recorder.on_frame = leave
+    bench.pipeline.run()
+    assert len(bench.records) == 1
+
+
+def test_a_lost_source_is_an_error_and_the_time_is_known(model: Program) -> None:
+    class Lost(Unpaced):
+        def read(self, timeout: float) -> Frame | None:
+            if self.left == 9_998:
+                raise AppError("gone", EXIT_SOURCE_LOST)
+            return super().read(timeout)
+
+    bench = Bench(model, Lost(), target_fps=1.0)
+    with pytest.raises(AppError, match="gone"):
+        bench.pipeline.run()
+    assert len(bench.records) == 2
+    assert bench.pipeline.seconds == pytest.approx(2.0, abs=SLICE_S)
+
+
+def test_frames_that_do_not_come_are_waited_for(model: Program) -> None:
+    class Slow(Unpaced):
+        reads = 0
+
+        def read(self, timeout: float) -> Frame | None:
+            self.reads += 1
+            return super().read(timeout) if self.reads % 5 == 0 else None
+
+    bench = Bench(model, Slow(), max_frames=3)
+    bench.pipeline.run()
+    assert len(bench.records) == 3
+
+
+def test_a_truth_that_the_model_has_no_label_for_is_unknown(model: Program) -> None:
+    class Zebra(Unpaced):
+        def read(self, timeout: float) -> Frame | None:
+            frame = super().read(timeout)
+            assert frame is not None
+            return Frame(frame.image, "rgb", frame.captured, 0.0, "zebra")
+
+    bench = Bench(model, Zebra(), max_frames=1)
+    bench.pipeline.run()
+    assert bench.records[0].truth is None and bench.records[0].correct is None
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_OK)]
+)
+def test_the_first_signal_asks_and_the_second_is_not_caught(
+    model: Program, number: signal.Signals, exit_code: int
+) -> None:
+    before = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        bench = Bench(model)
+        bench.stop.install()
+
+        def interrupt() -> None:
+            if len(bench.records) == 3:
+                os.kill(os.getpid(), number)
+
+        bench.recorder.on_frame = interrupt
+        bench.pipeline.run()
+        assert len(bench.records) == 3
+        assert bench.stop.exit_code == exit_code
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
