@@ -1,0 +1,85 @@
+"""How busy the CPUs are, and with whose work.
+
+/proc/stat and /proc/pressure/cpu below the same root as everything else, so that a copy of
+another machine's files gives that machine's load.
+"""
+
+from __future__ import annotations
+
+import re
+import time as process_clock
+from dataclasses import dataclass
+
+from edge_app.sensors.root import SysRoot
+from edge_app.sensors.types import Quality, SensorStatus
+
+STAT = "proc/stat"
+PRESSURE = "proc/pressure/cpu"
+TICKS_PER_S = 100
+"""USER_HZ, which the kernel's ABI fixes on every architecture that Python runs on but Alpha."""
+
+AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Shares 0..1 of all CPU time since the previous reading, and pressure in percent."""
+
+    busy: float | None
+    other: float | None
+    psi_cpu_some_avg10: float | None
+
+
+class CpuLoad:
+    """Load between two readings; the first has none."""
+
+    def __init__(self, root: SysRoot) -> None:
+        self._root = root
+        self._previous: tuple[float, float, float] | None = None
+
+    def read(self) -> Load:
+        busy = other = None
+        current = self._times()
+        if current is not None and self._previous is not None:
+            total, idle, own = (
+                now - before for now, before in zip(current, self._previous, strict=True)
+            )
+            if total > 0:
+                busy = min(1.0, max(0.0, 1.0 - idle / total))
+                other = min(1.0, max(0.0, busy - own / total))
+        if current is not None:
+            self._previous = current
+        match = AVG10.search(self._root.read(PRESSURE).text or "")
+        return Load(busy, other, float(match[1]) if match else None)
+
+    def _times(self) -> tuple[float, float, float] | None:
+        """All CPU time, what of it was idle, and our own, in ticks since the start."""
+        text = self._root.read(STAT).text or ""
+        fields = text.split("\n", 1)[0].split()
+        if len(fields) < 6 or fields[0] != "cpu":
+            return None
+        try:
+            # user nice system idle iowait irq softirq steal; guest time is part of user.
+            ticks = [int(field) for field in fields[1:9]]
+        except ValueError:
+            return None
+        own = process_clock.process_time() * TICKS_PER_S if self._root.is_this_machine else 0.0
+        return float(sum(ticks)), float(ticks[3] + ticks[4]), own
+
+    def describe(self, load: Load) -> list[SensorStatus]:
+        """One status for the load of others and one for pressure stall information."""
+        if self._previous is None:
+            detail = f"{self._root.root / STAT} cannot be read"
+            cpu = SensorStatus("load", "CPU time of others", Quality.ABSENT, detail)
+        else:
+            detail = (
+                "known from the second sample on" if load.other is None else f"{load.other:.0%}"
+            )
+            cpu = SensorStatus("load", "CPU time of others", Quality.OK, detail)
+        if load.psi_cpu_some_avg10 is None:
+            detail = f"no {self._root.root / PRESSURE}; the load of others stands in for it"
+            pressure = SensorStatus("pressure", "waiting for a CPU", Quality.ABSENT, detail)
+        else:
+            detail = f"{load.psi_cpu_some_avg10:g} % of the last 10 s"
+            pressure = SensorStatus("pressure", "waiting for a CPU", Quality.OK, detail)
+        return [cpu, pressure]
