@@ -12,6 +12,7 @@ activation quantisers, with the products of codes taken out of the sum.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,9 @@ def accumulate(
     """
     outputs, kh, kw, inputs = weight_codes.shape
     exact: type = np.float32 if 3 * 255 * kh * kw * inputs < _FLOAT32_EXACT else np.float64
-    weight = (2 * weight_codes.reshape(outputs, -1).astype(np.int8) - 3).astype(exact)
+    weight: npt.NDArray[Any] = (2 * weight_codes.reshape(outputs, -1).astype(np.int8) - 3).astype(
+        exact
+    )
     padded = np.pad(codes, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     accumulators: npt.NDArray[np.float32] | npt.NDArray[np.float64] = (
         _patches(padded, kh, kw, stride).astype(exact) @ weight.T
@@ -92,7 +95,8 @@ def stem(
     patches = _patches(padded, kh, kw, stride).astype(np.float64)
     accumulators = patches @ weight.reshape(outputs, -1).T.astype(np.float64)
     values = accumulators.astype(np.float32) * scale + bias
-    return np.maximum(values, np.float32(0))
+    rectified: Floats = np.maximum(values, np.float32(0))
+    return rectified
 
 
 def quantize(x: Floats, scale: float, offset: float, lowest: int, highest: int) -> Codes:

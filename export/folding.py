@@ -12,9 +12,12 @@ Quantisers and switchable batch normalisation as in Zhong et al., "MBQuant", Pat
 158 (2025).
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from export.arithmetic import Codes, Floats
 from export.integer import (
@@ -30,12 +33,13 @@ from export.integer import (
     check,
 )
 from train.branches import MultiBranchNet, Stem, SwitchableBatchNorm
-from train.networks import BasicBlock
+from train.networks import BasicBlock, ResNetBody
 from train.quantizers import BranchConv
 
 _INT16_MAX = 2**15 - 1
 _INT32_MAX = 2**31 - 1
 _Doubles = npt.NDArray[np.float64]
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def fold(network: MultiBranchNet) -> IntegerNetwork:
@@ -104,44 +108,54 @@ def fold_stem(stem: Stem) -> IntegerStem:
 def _fold_branch(
     network: MultiBranchNet, branch: int, bits: int, codes: dict[str, Codes]
 ) -> tuple[Block, ...]:
-    blocks = network.branches[branch - 1].blocks
-    return tuple(
-        _fold_block(block, bits, codes, f"branches.{branch - 1}.blocks.{index}")
-        for index, block in enumerate(blocks)
-    )
+    body = _expect(ResNetBody, network.branches[branch - 1], f"branches.{branch - 1}")
+    folded = []
+    for index, block in enumerate(body.blocks):
+        name = f"branches.{branch - 1}.blocks.{index}"
+        folded.append(_fold_block(_expect(BasicBlock, block, name), bits, codes, name))
+    return tuple(folded)
 
 
 def _fold_block(block: BasicBlock, bits: int, codes: dict[str, Codes], name: str) -> Block:
+    def affine(module: nn.Module | None, layer: str) -> tuple[_Doubles, _Doubles]:
+        return _affine(
+            _expect(SwitchableBatchNorm, module, f"{name}.{layer}"), bits, f"{name}.{layer}"
+        )
+
     highest = 2**bits - 1
-    lower, upper = _activation_range(block.conv2, bits, f"{name}.conv2")
+    first = _expect(BranchConv, block.conv1, f"{name}.conv1")
+    second = _expect(BranchConv, block.conv2, f"{name}.conv2")
+    lower, upper = _activation_range(second, bits, f"{name}.conv2")
     step = highest / (upper - lower)
-    scale, bias = _affine(block.bn1, bits, f"{name}.bn1")
-    conv1 = _convolution(
-        block.conv1, codes[f"{name}.conv1"], scale * step, (bias - lower) * step
-    )
-    conv2 = _convolution(
-        block.conv2, codes[f"{name}.conv2"], *_affine(block.bn2, bits, f"{name}.bn2")
-    )
+    scale, bias = affine(block.bn1, "bn1")
+    conv1 = _convolution(first, codes[f"{name}.conv1"], scale * step, (bias - lower) * step)
+    conv2 = _convolution(second, codes[f"{name}.conv2"], *affine(block.bn2, "bn2"))
     shortcut = None
     if block.shortcut is not None:
-        if block.bn_shortcut is None:
-            raise IntegerNetworkError(f"{name}: a projection needs its batch normalisation")
+        projection = _expect(BranchConv, block.shortcut, f"{name}.shortcut")
         shortcut = Shortcut(
-            _stream_quantizer(block.shortcut, bits, f"{name}.shortcut"),
+            _stream_quantizer(projection, bits, f"{name}.shortcut"),
             _convolution(
-                block.shortcut,
-                codes[f"{name}.shortcut"],
-                *_affine(block.bn_shortcut, bits, f"{name}.bn_shortcut"),
+                projection, codes[f"{name}.shortcut"], *affine(block.bn_shortcut, "bn_shortcut")
             ),
         )
     return Block(
-        quantizer=_stream_quantizer(block.conv1, bits, f"{name}.conv1"),
+        quantizer=_stream_quantizer(first, bits, f"{name}.conv1"),
         conv1=conv1,
         lowest=int(np.clip(np.rint(-lower * step), 0, highest)),
         highest=highest,
         conv2=conv2,
         shortcut=shortcut,
     )
+
+
+def _expect(kind: type[_Module], module: nn.Module | None, name: str) -> _Module:
+    """The module as what this kind of network has there."""
+    if not isinstance(module, kind):
+        raise IntegerNetworkError(
+            f"{name}: is a {type(module).__name__}; only a {kind.__name__} can be folded here"
+        )
+    return module
 
 
 def _convolution(conv: BranchConv, codes: Codes, scale: _Doubles, bias: _Doubles) -> Convolution:

@@ -10,6 +10,7 @@ Tensors are contiguous in logical [1, H, W, C] order.
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import isqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,24 @@ from export.arithmetic import Codes
 NAMESPACE = "mbq"
 
 # Operator name -> arguments. The result is always one new tensor.
+#
+# `affine` is float32 [2, O]: the scales, then the biases, of the accumulators. The input of a
+# convolution is the float32 stream, quantised on the way in to clip(rint(x * in_scale + in_offset),
+# 0, in_max), or uint8 codes, for which these three are not used.
+#
+# Few, merged arguments keep the program small: it describes every one of them for every level.
+_CONVOLUTION = (
+    "Tensor input, float in_scale, float in_offset, int in_max, Tensor weight, Tensor affine"
+)
 SCHEMAS = {
-    "stem": "Tensor image, Tensor weight, Tensor scale, Tensor bias, Tensor pad_value,"
-    " int stride, int pad",
-    "quantize": "Tensor x, float scale, float offset, int qmin, int qmax",
-    "conv2d_codes": "Tensor codes, Tensor weight, Tensor scale, Tensor bias,"
-    " int stride, int pad, int qmin, int qmax",
-    "conv2d_stream": "Tensor codes, Tensor weight, Tensor scale, Tensor bias, Tensor? residual,"
-    " int stride, int pad, bool relu",
+    "stem": "Tensor image, Tensor weight, Tensor affine, Tensor pad_value, int stride, int pad",
+    "conv2d_codes": f"{_CONVOLUTION}, int stride, int pad, int qmin, int qmax",
+    "conv2d_stream": f"{_CONVOLUTION}, Tensor? residual, int stride, int pad, bool relu",
     "head": "Tensor[] streams, Tensor weight, Tensor bias",
 }
 
-_library = torch.library.Library(NAMESPACE, "DEF")
+# PyTorch ships this class without annotations.
+_library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=512)
@@ -44,67 +51,58 @@ def _weight_codes(weight: Tensor) -> Codes:
     return _unpack(weight.detach().contiguous().numpy().tobytes())
 
 
+def _codes(x: Tensor, in_scale: float, in_offset: float, in_max: int) -> Codes:
+    if x.dtype == torch.uint8:
+        return x.numpy()
+    return arithmetic.quantize(x.numpy(), in_scale, in_offset, 0, in_max)
+
+
 def _stem(
-    image: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    pad_value: Tensor,
-    stride: int,
-    pad: int,
+    image: Tensor, weight: Tensor, affine: Tensor, pad_value: Tensor, stride: int, pad: int
 ) -> Tensor:
-    arrays = [tensor.numpy() for tensor in (image, weight, scale, bias, pad_value)]
-    return torch.from_numpy(arithmetic.stem(*arrays, stride=stride, pad=pad))
-
-
-def _quantize(x: Tensor, scale: float, offset: float, qmin: int, qmax: int) -> Tensor:
-    return torch.from_numpy(arithmetic.quantize(x.numpy(), scale, offset, qmin, qmax))
+    scale, bias = affine.numpy()
+    return torch.from_numpy(
+        arithmetic.stem(image.numpy(), weight.numpy(), scale, bias, pad_value.numpy(), stride, pad)
+    )
 
 
 def _conv2d_codes(
-    codes: Tensor,
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
+    affine: Tensor,
     stride: int,
     pad: int,
     qmin: int,
     qmax: int,
 ) -> Tensor:
+    codes = _codes(x, in_scale, in_offset, in_max)
+    scale, bias = affine.numpy()
     return torch.from_numpy(
-        arithmetic.conv2d_codes(
-            codes.numpy(),
-            _weight_codes(weight),
-            scale.numpy(),
-            bias.numpy(),
-            stride,
-            pad,
-            qmin,
-            qmax,
-        )
+        arithmetic.conv2d_codes(codes, _weight_codes(weight), scale, bias, stride, pad, qmin, qmax)
     )
 
 
 def _conv2d_stream(
-    codes: Tensor,
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
+    affine: Tensor,
     residual: Tensor | None,
     stride: int,
     pad: int,
     relu: bool,
 ) -> Tensor:
+    codes = _codes(x, in_scale, in_offset, in_max)
+    scale, bias = affine.numpy()
+    added = None if residual is None else residual.numpy()
     return torch.from_numpy(
         arithmetic.conv2d_stream(
-            codes.numpy(),
-            _weight_codes(weight),
-            scale.numpy(),
-            bias.numpy(),
-            None if residual is None else residual.numpy(),
-            stride,
-            pad,
-            relu,
+            codes, _weight_codes(weight), scale, bias, added, stride, pad, relu
         )
     )
 
@@ -138,68 +136,62 @@ def _convolved(x: Tensor, weight_shape: Sequence[int], stride: int, pad: int) ->
 
 
 def _fake_stem(
-    image: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    pad_value: Tensor,
-    stride: int,
-    pad: int,
+    image: Tensor, weight: Tensor, affine: Tensor, pad_value: Tensor, stride: int, pad: int
 ) -> Tensor:
     shape = _convolved(image, weight.shape[:3], stride, pad)
     return image.new_empty(shape, dtype=torch.float32)
 
 
-def _fake_quantize(x: Tensor, scale: float, offset: float, qmin: int, qmax: int) -> Tensor:
-    return torch.empty_like(x, dtype=torch.uint8)
-
-
-def _kernel_size(codes: Tensor, weight: Tensor, outputs: int) -> int:
+def _kernel_size(x: Tensor, weight: Tensor, outputs: int) -> int:
     """Side of the square kernel in a packed weight, whose bytes tracing cannot read."""
     size = weight.shape[0] - packing.HEADER_BYTES
-    one_tap = packing.payload_size((outputs, 1, 1, codes.shape[3]))
+    one_tap = packing.payload_size((outputs, 1, 1, x.shape[3]))
     taps = size // one_tap
     side = isqrt(taps)
     if size <= 0 or side * side * one_tap != size:
         raise ValueError(
             f"a packed weight of {weight.shape[0]} bytes does not hold a square kernel for"
-            f" {codes.shape[3]} input and {outputs} output channels"
+            f" {x.shape[3]} input and {outputs} output channels"
         )
     return side
 
 
 def _fake_convolution(
-    codes: Tensor, weight: Tensor, scale: Tensor, stride: int, pad: int, dtype: torch.dtype
+    x: Tensor, weight: Tensor, affine: Tensor, stride: int, pad: int, dtype: torch.dtype
 ) -> Tensor:
-    outputs = scale.shape[0]
-    side = _kernel_size(codes, weight, outputs)
-    return codes.new_empty(_convolved(codes, (outputs, side, side), stride, pad), dtype=dtype)
+    outputs = affine.shape[1]
+    side = _kernel_size(x, weight, outputs)
+    return x.new_empty(_convolved(x, (outputs, side, side), stride, pad), dtype=dtype)
 
 
 def _fake_conv2d_codes(
-    codes: Tensor,
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
+    affine: Tensor,
     stride: int,
     pad: int,
     qmin: int,
     qmax: int,
 ) -> Tensor:
-    return _fake_convolution(codes, weight, scale, stride, pad, torch.uint8)
+    return _fake_convolution(x, weight, affine, stride, pad, torch.uint8)
 
 
 def _fake_conv2d_stream(
-    codes: Tensor,
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
+    affine: Tensor,
     residual: Tensor | None,
     stride: int,
     pad: int,
     relu: bool,
 ) -> Tensor:
-    result = _fake_convolution(codes, weight, scale, stride, pad, torch.float32)
+    result = _fake_convolution(x, weight, affine, stride, pad, torch.float32)
     if residual is not None and residual.shape != result.shape:
         raise ValueError(
             f"residual {list(residual.shape)} and result {list(result.shape)} differ in shape"
@@ -213,7 +205,6 @@ def _fake_head(streams: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tenso
 
 _IMPLEMENTATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "stem": (_stem, _fake_stem),
-    "quantize": (_quantize, _fake_quantize),
     "conv2d_codes": (_conv2d_codes, _fake_conv2d_codes),
     "conv2d_stream": (_conv2d_stream, _fake_conv2d_stream),
     "head": (_head, _fake_head),

@@ -23,6 +23,18 @@ from executorch.exir import (
 )
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.schema import (
+    Bool,
+    Double,
+    EValue,
+    ExecutionPlan,
+    Int,
+    IntList,
+    KernelCall,
+    Null,
+    OptionalTensorList,
+    TensorList,
+)
 from torch import Tensor, nn
 
 from export import ops, packing
@@ -60,57 +72,52 @@ def pack_weights(network: IntegerNetwork) -> Packed:
     return Packed(blobs)
 
 
-class _Quantize(nn.Module):
-    def __init__(self, quantizer: StreamQuantizer) -> None:
-        super().__init__()
-        self.quantizer = quantizer
-
-    def forward(self, x: Tensor) -> Tensor:
-        q = self.quantizer
-        return torch.ops.mbq.quantize(x, q.scale, q.offset, 0, q.highest)
-
-
 class _Convolution(nn.Module):
-    scale: Tensor
-    bias: Tensor
     weight: Tensor
+    affine: Tensor
 
-    def __init__(self, conv: Convolution, blob: Tensor) -> None:
+    def __init__(
+        self, conv: Convolution, blob: Tensor, quantizer: StreamQuantizer | None = None
+    ) -> None:
+        """quantizer: of the float32 stream that this convolution reads; none where it reads codes."""
         super().__init__()
         self.stride, self.pad = conv.stride, conv.pad
+        self.quantizer = quantizer or StreamQuantizer(1.0, 0.0, 0)
         self.register_buffer("weight", blob)
-        self.register_buffer("scale", _tensor(conv.scale))
-        self.register_buffer("bias", _tensor(conv.bias))
+        self.register_buffer("affine", _tensor(np.stack([conv.scale, conv.bias])))
 
-    def codes(self, codes: Tensor, lowest: int, highest: int) -> Tensor:
-        return torch.ops.mbq.conv2d_codes(
-            codes, self.weight, self.scale, self.bias, self.stride, self.pad, lowest, highest
-        )
+    def codes(self, x: Tensor, lowest: int, highest: int) -> Tensor:
+        q = self.quantizer
+        result: Tensor = torch.ops.mbq.conv2d_codes(
+            x, q.scale, q.offset, q.highest, self.weight, self.affine,
+            self.stride, self.pad, lowest, highest,
+        )  # fmt: skip
+        return result
 
-    def stream(self, codes: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        return torch.ops.mbq.conv2d_stream(
-            codes, self.weight, self.scale, self.bias, residual, self.stride, self.pad, relu
-        )
+    def stream(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        q = self.quantizer
+        result: Tensor = torch.ops.mbq.conv2d_stream(
+            x, q.scale, q.offset, q.highest, self.weight, self.affine,
+            residual, self.stride, self.pad, relu,
+        )  # fmt: skip
+        return result
 
 
 class _Block(nn.Module):
     def __init__(self, block: Block, blobs: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.quantize = _Quantize(block.quantizer)
-        self.conv1 = _Convolution(block.conv1, blobs["conv1"])
+        self.conv1 = _Convolution(block.conv1, blobs["conv1"], block.quantizer)
         self.lowest, self.highest = block.lowest, block.highest
         self.conv2 = _Convolution(block.conv2, blobs["conv2"])
-        self.shortcut_quantize: _Quantize | None = None
         self.shortcut: _Convolution | None = None
         if block.shortcut is not None:
-            self.shortcut_quantize = _Quantize(block.shortcut.quantizer)
-            self.shortcut = _Convolution(block.shortcut.conv, blobs["shortcut"])
+            self.shortcut = _Convolution(
+                block.shortcut.conv, blobs["shortcut"], block.shortcut.quantizer
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = x
-        if self.shortcut is not None and self.shortcut_quantize is not None:
-            residual = self.shortcut.stream(self.shortcut_quantize(x), None, False)
-        hidden = self.conv1.codes(self.quantize(x), self.lowest, self.highest)
+        residual = x if self.shortcut is None else self.shortcut.stream(x, None, False)
+        hidden = self.conv1.codes(x, self.lowest, self.highest)
         return self.conv2.stream(hidden, residual, True)
 
 
@@ -122,8 +129,7 @@ class LevelModule(nn.Module):
     """
 
     stem_weight: Tensor
-    stem_scale: Tensor
-    stem_bias: Tensor
+    stem_affine: Tensor
     stem_pad_value: Tensor
     head_weight: Tensor
     head_bias: Tensor
@@ -133,8 +139,7 @@ class LevelModule(nn.Module):
         stem, level = network.stem, network.level(bits)
         self.stem_stride, self.stem_pad = stem.stride, stem.pad
         self.register_buffer("stem_weight", _tensor(stem.weight))
-        self.register_buffer("stem_scale", _tensor(stem.scale))
-        self.register_buffer("stem_bias", _tensor(stem.bias))
+        self.register_buffer("stem_affine", _tensor(np.stack([stem.scale, stem.bias])))
         self.register_buffer("stem_pad_value", _tensor(stem.pad_value))
         self.register_buffer("head_weight", _tensor(network.head.weight))
         self.register_buffer("head_bias", _tensor(network.head.bias))
@@ -151,14 +156,14 @@ class LevelModule(nn.Module):
         features = torch.ops.mbq.stem(
             image,
             self.stem_weight,
-            self.stem_scale,
-            self.stem_bias,
+            self.stem_affine,
             self.stem_pad_value,
             self.stem_stride,
             self.stem_pad,
         )
         streams = [branch(features) for branch in self.branches]
-        return torch.ops.mbq.head(streams, self.head_weight, self.head_bias)
+        logits: Tensor = torch.ops.mbq.head(streams, self.head_weight, self.head_bias)
+        return logits
 
 
 def lower(network: IntegerNetwork, metadata: Mapping[str, Any]) -> bytes:
@@ -202,7 +207,44 @@ def lower_modules(
     config = ExecutorchBackendConfig(
         memory_planning_pass=planning, constant_tensor_alignment=_ALIGNMENT
     )
-    return bytes(edge.to_executorch(config).buffer)
+    manager = edge.to_executorch(config)
+    for plan in manager.executorch_program.execution_plan:
+        share_scalars(plan)
+    return bytes(manager.buffer)
+
+
+def share_scalars(plan: ExecutionPlan) -> None:
+    """Let equal numbers of a method be one value; the emitter writes one for each argument.
+
+    Strides, paddings and code ranges repeat in every layer: a fifth of the program's description.
+    """
+    values: list[EValue] = []
+    position: dict[str, int] = {}
+    moved: list[int] = []
+    for value in plan.values:
+        if isinstance(value.val, (Int, Double, Bool, Null)):
+            # By representation: 0.0 and -0.0 are equal and yet not the same.
+            key = repr(value.val)
+            if key in position:
+                moved.append(position[key])
+                continue
+            position[key] = len(values)
+        moved.append(len(values))
+        values.append(value)
+    for value in values:
+        if isinstance(value.val, (TensorList, OptionalTensorList, IntList)):
+            value.val.items = [moved[item] if item >= 0 else item for item in value.val.items]
+    plan.values = values
+    plan.inputs = [moved[index] for index in plan.inputs]
+    plan.outputs = [moved[index] for index in plan.outputs]
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            if not isinstance(instruction.instr_args, KernelCall):
+                raise ExportError(
+                    f"{plan.name}: an instruction is a {type(instruction.instr_args).__name__},"
+                    " not the call of an operator"
+                )
+            instruction.instr_args.args = [moved[index] for index in instruction.instr_args.args]
 
 
 def refuse_other_operators(edge: EdgeProgramManager) -> None:
