@@ -58,9 +58,10 @@ def _weights(metadata: dict[str, Any]) -> str:
 
 
 def _levels(program: Program) -> Table:
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(title="Levels", title_justify="left")
+    table = Table(title="Levels", title_justify="left", box=SIMPLE)
     for column in ("bits", "branches", "accuracy", "MACs", "BOPs"):
         table.add_column(column, justify="right")
     for bits, branches in branches_of(program).items():
@@ -82,10 +83,11 @@ def _millions(count: float | None) -> str:
 
 def print_models() -> None:
     """Print the installed models to stdout, one row each; a damaged one with what is wrong."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=SIMPLE)
     for column in ("model", "input", "classes", "accuracy by bits", "size"):
         table.add_column(column)
     known = installed()

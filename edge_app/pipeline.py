@@ -77,13 +77,15 @@ class Limits:
     """When a run ends and how fast it may go; ``None`` is no limit.
 
     ``target_fps``: upper bound on the frame rate. ``fixed_bits``: run this level whatever the
-    governor says.
+    governor says. ``full_interval_s``: the governor's frame interval at full rate, which files
+    need not keep.
     """
 
     max_frames: int | None = None
     duration_s: float | None = None
     target_fps: float | None = None
     fixed_bits: int | None = None
+    full_interval_s: float = 0.0
 
 
 class Pipeline:
@@ -170,9 +172,13 @@ class Pipeline:
 
         A file is read as fast as it goes unless --target-fps or a shed frame rate slows it.
         """
-        rates = [self._limits.target_fps, self._source.nominal_fps]
-        intervals = [1.0 / rate for rate in rates if rate is not None]
-        return max(self._governor.frame_interval_s, *intervals, 0.0)
+        limits, source = self._limits, self._source
+        interval = self._governor.frame_interval_s
+        is_file = not source.live and source.nominal_fps is None
+        if is_file and interval <= limits.full_interval_s * 1.001:
+            interval = 0.0
+        rates = (limits.target_fps, source.nominal_fps)
+        return max(interval, *(1.0 / rate if rate else 0.0 for rate in rates))
 
     def _report_decisions(self) -> None:
         while True:

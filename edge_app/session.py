@@ -70,7 +70,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
 
     model = open_model(options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL), options.threads)
     resources.callback(model.close)
-    limits = _limits(options, model)
+    limits = _limits(options, model, policy.frame.target_fps)
     governor = Governor(policy, model.levels, profile(model), clock)
     statistics = Statistics(model.levels)
     sinks: list[Sink] = [statistics]
@@ -96,7 +96,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     return stop.exit_code
 
 
-def _limits(options: RunOptions, model: Program) -> Limits:
+def _limits(options: RunOptions, model: Program, policy_fps: float) -> Limits:
     from edge_app.pipeline import Limits
 
     if options.fixed_bits is not None and options.fixed_bits not in model.levels:
@@ -104,7 +104,13 @@ def _limits(options: RunOptions, model: Program) -> Limits:
         raise AppError(
             f"--fixed-bits {options.fixed_bits}: {model.path} has {levels} bits", EXIT_USAGE
         )
-    return Limits(options.max_frames, options.duration, options.target_fps, options.fixed_bits)
+    return Limits(
+        max_frames=options.max_frames,
+        duration_s=options.duration,
+        target_fps=options.target_fps,
+        fixed_bits=options.fixed_bits,
+        full_interval_s=1.0 / policy_fps if policy_fps > 0 else 0.0,
+    )
 
 
 def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:

@@ -18,6 +18,7 @@ def print_summary(
     ``seconds``: how long the run took; ``fixed``: the level did not follow the governor;
     ``file``: somewhere else than stderr.
     """
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -25,13 +26,13 @@ def print_summary(
     rate = statistics.frames / seconds if seconds > 0 else 0.0
     console.print(f"{statistics.frames} frames in {seconds:.1f} s ({rate:.1f} a second)")
     if statistics.frames:
-        table = Table(title="Levels", title_justify="left")
+        table = Table(title="Levels and times of inference", title_justify="left", box=SIMPLE)
         table.add_column("bits", justify="right")
         table.add_column("frames", justify="right")
         table.add_column("share", justify="right")
         table.add_column("accuracy", justify="right")
         for percent in (50, 90, 99):
-            table.add_column(f"infer p{percent} ms", justify="right")
+            table.add_column(f"p{percent} ms", justify="right")
         for bits, level in sorted(statistics.levels.items()):
             table.add_row(
                 str(bits),
@@ -52,12 +53,13 @@ def milliseconds(distribution: Distribution, percent: float) -> str:
 
 
 def _print_changes(statistics: Statistics, console: Console) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     if not statistics.changes:
         console.print("The governor changed nothing.")
         return
-    table = Table(title="Changes", title_justify="left")
+    table = Table(title="Changes", title_justify="left", box=SIMPLE)
     table.add_column("from bits", justify="right")
     table.add_column("to bits", justify="right")
     table.add_column("cause")

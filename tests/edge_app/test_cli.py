@@ -245,7 +245,7 @@ def test_signals_end_the_run_with_the_summary(
     assert process.returncode == exit_code, messages
     frames = records("".join(first) + rest)
     assert f"{len(frames)} frames in" in messages
-    assert "infer p99 ms" in messages
+    assert "p99 ms" in messages
     assert "Traceback" not in messages
 
 
@@ -280,7 +280,7 @@ def test_on_a_terminal_a_live_line_is_drawn_on_stderr_only() -> None:
     assert len(records(output)) > 5
     text = screen.decode()
     assert " fps | " in text and "\x1b[2K" in text
-    assert "infer p99 ms" in text
+    assert "p99 ms" in text
 
 
 # --- the governor, seen from outside -------------------------------------------------------------

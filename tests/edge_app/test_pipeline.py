@@ -202,6 +202,18 @@ def test_the_slowest_of_source_target_and_governor_sets_the_pace(model: Program)
         assert np.diff(bench.recorder.times) == pytest.approx(expected, abs=1e-6)
 
 
+def test_files_keep_only_a_shed_rate(model: Program) -> None:
+    for interval, expected in ((1 / 30, 0.0), (0.4, 0.4)):
+        bench = Bench(model, max_frames=4, full_interval_s=1 / 30)
+        bench.control.frame_interval_s = interval
+        bench.pipeline.run()
+        assert np.diff(bench.recorder.times) == pytest.approx(expected, abs=1e-6)
+    bench = Bench(model, DigitsStream(fps=100.0), max_frames=4, full_interval_s=1 / 30)
+    bench.control.frame_interval_s = 1 / 30
+    bench.pipeline.run()
+    assert np.diff(bench.recorder.times) == pytest.approx(1 / 30, abs=1e-6)
+
+
 def test_being_late_is_not_followed_by_a_burst(model: Program) -> None:
     bench = Bench(model, max_frames=4, target_fps=10.0)
 

@@ -222,7 +222,7 @@ def test_the_summary_has_levels_accuracy_latency_and_causes() -> None:
     assert "4 frames in 2.0 s (2.0 a second)" in text
     assert "75.00% of 4" in text
     assert "thermal" in text
-    for heading in ("infer p50 ms", "infer p90 ms", "infer p99 ms"):
+    for heading in ("p50 ms", "p90 ms", "p99 ms"):
         assert heading in text
 
 
