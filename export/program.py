@@ -23,18 +23,6 @@ from executorch.exir import (
 )
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from executorch.exir.passes import MemoryPlanningPass
-from executorch.exir.schema import (
-    Bool,
-    Double,
-    EValue,
-    ExecutionPlan,
-    Int,
-    IntList,
-    KernelCall,
-    Null,
-    OptionalTensorList,
-    TensorList,
-)
 from torch import Tensor, nn
 
 from export import ops, packing
@@ -208,43 +196,7 @@ def lower_modules(
         memory_planning_pass=planning, constant_tensor_alignment=_ALIGNMENT
     )
     manager = edge.to_executorch(config)
-    for plan in manager.executorch_program.execution_plan:
-        share_scalars(plan)
     return bytes(manager.buffer)
-
-
-def share_scalars(plan: ExecutionPlan) -> None:
-    """Let equal numbers of a method be one value; the emitter writes one for each argument.
-
-    Strides, paddings and code ranges repeat in every layer: a fifth of the program's description.
-    """
-    values: list[EValue] = []
-    position: dict[str, int] = {}
-    moved: list[int] = []
-    for value in plan.values:
-        if isinstance(value.val, (Int, Double, Bool, Null)):
-            # By representation: 0.0 and -0.0 are equal and yet not the same.
-            key = repr(value.val)
-            if key in position:
-                moved.append(position[key])
-                continue
-            position[key] = len(values)
-        moved.append(len(values))
-        values.append(value)
-    for value in values:
-        if isinstance(value.val, (TensorList, OptionalTensorList, IntList)):
-            value.val.items = [moved[item] if item >= 0 else item for item in value.val.items]
-    plan.values = values
-    plan.inputs = [moved[index] for index in plan.inputs]
-    plan.outputs = [moved[index] for index in plan.outputs]
-    for chain in plan.chains:
-        for instruction in chain.instructions:
-            if not isinstance(instruction.instr_args, KernelCall):
-                raise ExportError(
-                    f"{plan.name}: an instruction is a {type(instruction.instr_args).__name__},"
-                    " not the call of an operator"
-                )
-            instruction.instr_args.args = [moved[index] for index in instruction.instr_args.args]
 
 
 def refuse_other_operators(edge: EdgeProgramManager) -> None:
