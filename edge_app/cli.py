@@ -233,7 +233,9 @@ def main() -> None:
     try:
         app(prog_name="edge-app")
     except AppError as error:
-        print(f"edge-app: {error.message}", file=sys.stderr)
+        # Several lines are a list of places in a file, which editors and people jump to.
+        several = "\n" in error.message
+        print(error.message if several else f"edge-app: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -82,14 +82,16 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
 
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
     loop = GovernorLoop(governor, sensors, clock, pipeline.decided)
+    completed = False
     try:
         loop.start()
         pipeline.run()
+        completed = True
     finally:
         loop.stop()
         for sink in sinks:
             sink.close()
-        if statistics.frames:
+        if completed or statistics.frames:
             from edge_app.sinks.summary import print_summary
 
             print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None)
@@ -142,7 +144,7 @@ def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:
 def replay_speed(trace_s: float, duration_s: float | None) -> float:
     """How much faster than real a trace is played: through it in 0.9 of the run's duration if
     that is known, 60 times otherwise. Never slower than real."""
-    if duration_s is None or trace_s <= 0:
+    if not duration_s or trace_s <= 0:
         return REPLAY_SPEED
     return max(1.0, trace_s / (REPLAY_SHARE * duration_s))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,6 @@ from edge_app.record import FrameRecord
 
 if TYPE_CHECKING:
     from edge_app.governor import Decision
-
-REMEMBERED_CHANGES = 12
 
 
 class Distribution:
@@ -58,24 +56,13 @@ class LevelStatistics:
         return self.correct / self.labelled if self.labelled else None
 
 
-@dataclass(frozen=True)
-class Change:
-    """The governor moved from one level (or frame rate) to another."""
-
-    governor_time_s: float
-    previous_bits: int
-    bits: int
-    cause: str
-    why: str
-
-
 class Statistics:
     """A sink that adds up; the summary is printed from it."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         self.levels = {bits: LevelStatistics() for bits in levels}
+        # (bits before, bits after, cause) -> how often
         self.changes: Counter[tuple[int, int, str]] = Counter()
-        self.last_changes: deque[Change] = deque(maxlen=REMEMBERED_CHANGES)
 
     @property
     def frames(self) -> int:
@@ -91,11 +78,7 @@ class Statistics:
 
     def decision(self, decision: Decision) -> None:
         if decision.changed:
-            change = Change(
-                decision.time, decision.previous_bits, decision.bits, decision.cause, decision.why
-            )
-            self.changes[change.previous_bits, change.bits, change.cause] += 1
-            self.last_changes.append(change)
+            self.changes[decision.previous_bits, decision.bits, decision.cause] += 1
 
     def tick(self) -> None:
         pass

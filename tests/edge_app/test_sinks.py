@@ -16,7 +16,7 @@ from edge_app.governor import Decision
 from edge_app.record import FrameRecord, rfc3339
 from edge_app.sinks.jsonl import JsonLines
 from edge_app.sinks.progress import REPORT_EVERY_S, LiveLine, PlainLines, Status, change_text
-from edge_app.sinks.statistics import REMEMBERED_CHANGES, Distribution, Statistics
+from edge_app.sinks.statistics import Distribution, Statistics
 from edge_app.sinks.summary import print_summary
 
 SCHEMA = json.loads(
@@ -145,14 +145,13 @@ def test_accuracy_counts_only_frames_with_a_truth() -> None:
     assert statistics.levels[2].accuracy is None
 
 
-def test_changes_are_counted_by_cause_and_the_last_are_kept() -> None:
+def test_changes_are_counted_by_cause() -> None:
     statistics = Statistics((4, 8))
     statistics.decision(decision(changed=False))
-    for number in range(20):
-        statistics.decision(decision(time=float(number)))
-    assert statistics.changes == {(8, 4, "thermal"): 20}
-    assert len(statistics.last_changes) == REMEMBERED_CHANGES
-    assert statistics.last_changes[-1].governor_time_s == 19.0
+    for _ in range(3):
+        statistics.decision(decision())
+    statistics.decision(decision(cause="battery"))
+    assert statistics.changes == {(8, 4, "thermal"): 3, (8, 4, "battery"): 1}
 
 
 # --- what people see ---------------------------------------------------------------------------
