@@ -8,7 +8,7 @@ A run of `train` goes through five steps, one module each:
   executor is the oracle: every kernel on every instruction set has to give its codes bit for bit;
 - `packing` stores four weight codes a byte behind a checked header;
 - `ops` declares the operations to PyTorch, and `program` lowers every level into one ExecuTorch
-  program in which the levels share the packed weights;
+  program in which the levels share the packed weights (`compact` lets them share the rest);
 - `verification` runs the finished file and compares it with the oracle and the trained network.
 
 `python -m export RUN -o model.pte` does all of it. This room imports `train` and `native_ops`;

@@ -13,7 +13,7 @@ bytes, then, aligned, the segments, whose offsets count from their own beginning
 import struct
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program, convert_program
 
 _IDENTIFIER = b"ET12"
@@ -57,7 +57,7 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
     def EndVector(self, numElems: int | None = None) -> int:
         # Strings end here too. Other bytes that did not come through Prepend are not known.
-        if self._content[0] == "vector" and len(self._content) != 4 + self.vectorNumElems:
+        if self._content[0] == "vector" and len(self._content) != 4 + self._content[2]:
             raise ValueError(
                 "a vector of bytes in the flatbuffer, which this encoding cannot share"
             )

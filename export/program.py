@@ -26,6 +26,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, nn
 
 from export import ops, packing
+from export.compact import compact
 from export.integer import Block, Convolution, IntegerNetwork, StreamQuantizer, check
 from native_ops import container
 
@@ -195,8 +196,7 @@ def lower_modules(
     config = ExecutorchBackendConfig(
         memory_planning_pass=planning, constant_tensor_alignment=_ALIGNMENT
     )
-    manager = edge.to_executorch(config)
-    return bytes(manager.buffer)
+    return compact(bytes(edge.to_executorch(config).buffer))
 
 
 def refuse_other_operators(edge: EdgeProgramManager) -> None:
