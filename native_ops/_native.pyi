@@ -26,21 +26,19 @@ class Program:
 def stem(
     image: Codes,
     weight: npt.NDArray[np.int16],
-    scale: Floats,
-    bias: Floats,
+    affine: Floats,
     pad_value: Codes,
     stride: int,
     pad: int,
     isa: str | None = None,
 ) -> Floats: ...
-def quantize(
-    x: Floats, scale: float, offset: float, qmin: int, qmax: int, isa: str | None = None
-) -> Codes: ...
 def conv2d_codes(
-    codes: Codes,
+    input: Codes | Floats,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Codes,
-    scale: Floats,
-    bias: Floats,
+    affine: Floats,
     stride: int,
     pad: int,
     qmin: int,
@@ -48,10 +46,12 @@ def conv2d_codes(
     isa: str | None = None,
 ) -> Codes: ...
 def conv2d_stream(
-    codes: Codes,
+    input: Codes | Floats,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
     weight: Codes,
-    scale: Floats,
-    bias: Floats,
+    affine: Floats,
     residual: Floats | None,
     stride: int,
     pad: int,

@@ -77,8 +77,9 @@ class Check {
 
   void vector(const char* what, const Tensor& tensor, ScalarType type, int64_t size) {
     this->tensor(what, tensor, type, 1);
-    if (ok_) that(tensor.size(0) == size, "%s must have %lld elements", what,
-                  static_cast<long long>(size));
+    if (ok_)
+      that(tensor.size(0) == size, "%s must have %lld elements", what,
+           static_cast<long long>(size));
   }
 
   void result(const Tensor& out, ScalarType type, int height, int width, int channels) {
@@ -88,8 +89,12 @@ class Check {
          "the output must be %d x %d x %d", height, width, channels);
   }
 
-  void limits(int64_t lowest, int64_t highest) {
-    that(0 <= lowest && lowest <= highest && highest <= 255, "codes must lie within 0..255");
+  // Scales, then biases.
+  void affine(const Tensor& tensor, int outputs) {
+    this->tensor("scale and bias", tensor, ScalarType::Float, 2);
+    if (ok_)
+      that(tensor.size(0) == 2 && tensor.size(1) == outputs, "scale and bias must be 2 x %d",
+           outputs);
   }
 
   // Takes the image's size into `shape`, whose kernel is known, and checks the geometry.
@@ -134,14 +139,15 @@ const Parallel& parallel() {
 }
 
 Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& weight,
-             const Tensor& scale, const Tensor& bias, const Tensor& pad_value, int64_t stride,
-             int64_t pad, Tensor& out) {
+             const Tensor& affine, const Tensor& pad_value, int64_t stride, int64_t pad,
+             Tensor& out) {
   Check check(context, "stem");
   check.image("the image", image, ScalarType::Byte);
   check.tensor("the weight", weight, ScalarType::Short, 4);
   for (int i = 0; check.ok() && i < 4; ++i) {
-    check.that(weight.size(i) >= 1 && weight.size(i) <= (i == 0 ? static_cast<int>(kMaxChannels) : 15),
-               "the weight has a shape out of range");
+    check.that(
+        weight.size(i) >= 1 && weight.size(i) <= (i == 0 ? static_cast<int>(kMaxChannels) : 15),
+        "the weight has a shape out of range");
   }
   if (!check.ok()) return out;
   ConvShape shape{};
@@ -150,8 +156,7 @@ Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& w
   shape.kernel_width = static_cast<int>(weight.size(2));
   shape.inputs = static_cast<int>(weight.size(3));
   check.geometry(shape, image, stride, pad);
-  check.vector("the scale", scale, ScalarType::Float, shape.outputs);
-  check.vector("the bias", bias, ScalarType::Float, shape.outputs);
+  check.affine(affine, shape.outputs);
   check.vector("the padding value", pad_value, ScalarType::Byte, shape.inputs);
   if (!check.ok()) return out;
   check.result(out, ScalarType::Float, shape.out_height(), shape.out_width(), shape.outputs);
@@ -160,92 +165,97 @@ Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& w
   if (!check.ok()) return out;
   const StemWeights weights{weight.const_data_ptr<int16_t>(), pad_value.const_data_ptr<uint8_t>()};
   ConvOutput output{};
-  output.scale = scale.const_data_ptr<float>();
-  output.bias = bias.const_data_ptr<float>();
+  output.scale = affine.const_data_ptr<float>();
+  output.bias = output.scale + shape.outputs;
   output.stream = out.mutable_data_ptr<float>();
   output.relu = true;
   kernels->stem(shape, image.const_data_ptr<uint8_t>(), weights, output, scratch, parallel());
   return out;
 }
 
-Tensor& quantize(KernelRuntimeContext& context, const Tensor& x, double scale, double offset,
-                 int64_t qmin, int64_t qmax, Tensor& out) {
-  Check check(context, "quantize");
-  check.image("the input", x, ScalarType::Float);
-  check.limits(qmin, qmax);
-  if (!check.ok()) return out;
-  check.result(out, ScalarType::Byte, static_cast<int>(x.size(1)), static_cast<int>(x.size(2)),
-               static_cast<int>(x.size(3)));
-  const KernelSet* const kernels = check.kernels();
-  if (!check.ok()) return out;
-  kernels->quantize(x.const_data_ptr<float>(), static_cast<size_t>(x.numel()),
-                    static_cast<float>(scale), static_cast<float>(offset), static_cast<int>(qmin),
-                    static_cast<int>(qmax), out.mutable_data_ptr<uint8_t>());
-  return out;
-}
+// The first arguments of both packed convolutions.
+struct Convolution {
+  const Tensor& input;
+  double in_scale, in_offset;
+  int64_t in_max;
+  const Tensor& weight;
+  const Tensor& affine;
+  const Tensor* residual;
+  int64_t stride, pad;
+};
 
-// The arguments that both packed convolutions share; writes into the pointers that `output` has.
-void convolve(Check& check, const Tensor& codes, const Tensor& weight, const Tensor& scale,
-              const Tensor& bias, const Tensor* residual, int64_t stride, int64_t pad,
-              ScalarType result, ConvOutput output, Tensor& out) {
-  check.image("the input", codes, ScalarType::Byte);
-  check.tensor("the weight", weight, ScalarType::Byte, 1);
+// Runs into `out` with what `output` says of codes or of ReLU; sets its pointers.
+void convolve(Check& check, const Convolution& call, ScalarType result, ConvOutput output,
+              Tensor& out) {
+  const bool quantised = call.input.scalar_type() == ScalarType::Byte;
+  check.image("the input", call.input, quantised ? ScalarType::Byte : ScalarType::Float);
+  check.that(0 <= call.in_max && call.in_max <= 255, "input codes must lie within 0..255");
+  check.tensor("the weight", call.weight, ScalarType::Byte, 1);
   if (!check.ok()) return;
   ConvShape shape{};
-  const uint8_t* const packed = weight.const_data_ptr<uint8_t>();
+  const uint8_t* const packed = call.weight.const_data_ptr<uint8_t>();
   const char* const wrong =
-      read_packed_header(packed, static_cast<size_t>(weight.numel()), shape);
+      read_packed_header(packed, static_cast<size_t>(call.weight.numel()), shape);
   check.that(wrong == nullptr, "the packed weight %s", wrong);
-  check.geometry(shape, codes, stride, pad);
-  check.vector("the scale", scale, ScalarType::Float, shape.outputs);
-  check.vector("the bias", bias, ScalarType::Float, shape.outputs);
+  check.geometry(shape, call.input, call.stride, call.pad);
+  check.affine(call.affine, shape.outputs);
   if (!check.ok()) return;
   const int height = shape.out_height(), width = shape.out_width();
   check.result(out, result, height, width, shape.outputs);
-  if (residual != nullptr) {
-    check.image("the residual", *residual, ScalarType::Float);
+  if (call.residual != nullptr) {
+    check.image("the residual", *call.residual, ScalarType::Float);
     if (check.ok()) {
-      check.that(residual->size(1) == height && residual->size(2) == width &&
-                     residual->size(3) == shape.outputs,
+      check.that(call.residual->size(1) == height && call.residual->size(2) == width &&
+                     call.residual->size(3) == shape.outputs,
                  "the residual must have the output's shape");
     }
   }
   const KernelSet* const kernels = check.kernels();
   void* const scratch = check.scratch(conv_scratch_bytes(shape));
   if (!check.ok()) return;
-  output.scale = scale.const_data_ptr<float>();
-  output.bias = bias.const_data_ptr<float>();
+  ConvInput input{};
+  if (quantised) {
+    input.codes = call.input.const_data_ptr<uint8_t>();
+  } else {
+    input.stream = call.input.const_data_ptr<float>();
+    input.scale = static_cast<float>(call.in_scale);
+    input.offset = static_cast<float>(call.in_offset);
+    input.highest = static_cast<int>(call.in_max);
+  }
+  output.scale = call.affine.const_data_ptr<float>();
+  output.bias = output.scale + shape.outputs;
   if (result == ScalarType::Byte) {
     output.codes = out.mutable_data_ptr<uint8_t>();
   } else {
     output.stream = out.mutable_data_ptr<float>();
-    output.residual = residual != nullptr ? residual->const_data_ptr<float>() : nullptr;
+    output.residual = call.residual != nullptr ? call.residual->const_data_ptr<float>() : nullptr;
   }
-  kernels->conv(shape, codes.const_data_ptr<uint8_t>(), packed + kPackedHeaderBytes, output,
-                scratch, parallel());
+  kernels->conv(shape, input, packed + kPackedHeaderBytes, output, scratch, parallel());
 }
 
-Tensor& conv2d_codes(KernelRuntimeContext& context, const Tensor& codes, const Tensor& weight,
-                     const Tensor& scale, const Tensor& bias, int64_t stride, int64_t pad,
-                     int64_t qmin, int64_t qmax, Tensor& out) {
+Tensor& conv2d_codes(KernelRuntimeContext& context, const Tensor& input, double in_scale,
+                     double in_offset, int64_t in_max, const Tensor& weight, const Tensor& affine,
+                     int64_t stride, int64_t pad, int64_t qmin, int64_t qmax, Tensor& out) {
   Check check(context, "conv2d_codes");
-  check.limits(qmin, qmax);
+  check.that(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
   ConvOutput output{};
   output.lowest = static_cast<int>(qmin);
   output.highest = static_cast<int>(qmax);
-  convolve(check, codes, weight, scale, bias, nullptr, stride, pad, ScalarType::Byte, output, out);
+  convolve(check, {input, in_scale, in_offset, in_max, weight, affine, nullptr, stride, pad},
+           ScalarType::Byte, output, out);
   return out;
 }
 
-Tensor& conv2d_stream(KernelRuntimeContext& context, const Tensor& codes, const Tensor& weight,
-                      const Tensor& scale, const Tensor& bias,
+Tensor& conv2d_stream(KernelRuntimeContext& context, const Tensor& input, double in_scale,
+                      double in_offset, int64_t in_max, const Tensor& weight, const Tensor& affine,
                       executorch::aten::optional<Tensor> residual, int64_t stride, int64_t pad,
                       bool relu, Tensor& out) {
   Check check(context, "conv2d_stream");
   ConvOutput output{};
   output.relu = relu;
-  convolve(check, codes, weight, scale, bias, residual.has_value() ? &*residual : nullptr, stride,
-           pad, ScalarType::Float, output, out);
+  const Tensor* const added = residual.has_value() ? &*residual : nullptr;
+  convolve(check, {input, in_scale, in_offset, in_max, weight, affine, added, stride, pad},
+           ScalarType::Float, output, out);
   return out;
 }
 
@@ -281,7 +291,6 @@ Tensor& head(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tens
 }
 
 EXECUTORCH_LIBRARY(mbq, "stem.out", stem);
-EXECUTORCH_LIBRARY(mbq, "quantize.out", quantize);
 EXECUTORCH_LIBRARY(mbq, "conv2d_codes.out", conv2d_codes);
 EXECUTORCH_LIBRARY(mbq, "conv2d_stream.out", conv2d_stream);
 EXECUTORCH_LIBRARY(mbq, "head.out", head);

@@ -75,15 +75,18 @@ const KernelSet* selected_kernels() {
 // multiply. Reading one vector past the last pixel stays inside.
 size_t conv_scratch_bytes(const ConvShape& shape) {
   const size_t inputs = round_up(shape.inputs, kCodesPerByte);
-  const size_t pixels = static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
+  const size_t pixels =
+      static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
   return align(pixels * inputs) + align(packed_payload_bytes(shape) * kCodesPerByte) + 64;
 }
 
 size_t stem_scratch_bytes(const ConvShape& shape) {
-  const size_t pixels = static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
+  const size_t pixels =
+      static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
   const size_t row = round_up(shape.kernel_width * shape.inputs, 2);
   const size_t outputs = round_up(shape.outputs, kOutputBlock);
-  return align(pixels * shape.inputs * 2 + 64) + align(outputs * shape.kernel_height * row * 2) + 64;
+  return align(pixels * shape.inputs * 2 + 64) + align(outputs * shape.kernel_height * row * 2) +
+         64;
 }
 
 }  // namespace mbq

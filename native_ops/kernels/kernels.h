@@ -41,6 +41,17 @@ struct Parallel {
   void* self;
 };
 
+// What a convolution reads; exactly one of `codes` and `stream` is set.
+struct ConvInput {
+  const uint8_t* codes;
+
+  // The stream, quantised on the way in: clip(rint(x * scale + offset), 0, highest); what is not a
+  // number becomes code 0.
+  const float* stream;
+  float scale, offset;
+  int highest;
+};
+
 // What becomes of z = acc * scale + bias; exactly one of `codes` and `stream` is set.
 struct ConvOutput {
   const float* scale;  // [outputs]
@@ -67,16 +78,12 @@ struct KernelSet {
   // payload: packed weight codes, for each block of 16 outputs and each group of 4 inputs, counted
   // over (ky, kx, c) with c fastest and padded to 4, one byte for each output.
   // scratch: conv_scratch_bytes(shape) bytes, aligned to 64.
-  void (*conv)(const ConvShape& shape, const uint8_t* codes, const uint8_t* payload,
+  void (*conv)(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
                const ConvOutput& output, void* scratch, const Parallel& parallel);
 
   // output.stream is written with ReLU; scratch: stem_scratch_bytes(shape) bytes, aligned to 64.
   void (*stem)(const ConvShape& shape, const uint8_t* image, const StemWeights& weights,
                const ConvOutput& output, void* scratch, const Parallel& parallel);
-
-  // codes[i] = clip(rint(x[i] * scale + offset), lowest, highest); not-a-number gives lowest.
-  void (*quantize)(const float* x, size_t count, float scale, float offset, int lowest, int highest,
-                   uint8_t* codes);
 };
 
 constexpr size_t packed_payload_bytes(const ConvShape& shape) {

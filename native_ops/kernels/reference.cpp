@@ -48,7 +48,14 @@ void for_window(const ConvShape& shape, int oy, int ox, const Each& each) {
   }
 }
 
-void conv(const ConvShape& shape, const uint8_t* codes, const uint8_t* payload,
+int code_at(const ConvInput& input, size_t position) {
+  if (input.codes != nullptr) return input.codes[position];
+  float value = input.stream[position] * input.scale;
+  value += input.offset;
+  return to_code(value, 0, input.highest);
+}
+
+void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
           const ConvOutput& output, void*, const Parallel&) {
   size_t position = 0;
   for (int oy = 0; oy < shape.out_height(); ++oy) {
@@ -58,7 +65,7 @@ void conv(const ConvShape& shape, const uint8_t* codes, const uint8_t* payload,
         for_window(shape, oy, ox, [&](int pixel, int ky, int kx) {
           if (pixel < 0) return;  // padding is code 0
           for (int c = 0; c < shape.inputs; ++c) {
-            acc += codes[static_cast<size_t>(pixel) * shape.inputs + c] *
+            acc += code_at(input, static_cast<size_t>(pixel) * shape.inputs + c) *
                    weight_at(shape, payload, o, ky, kx, c);
           }
         });
@@ -77,7 +84,8 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weigh
         int32_t acc = 0;
         for_window(shape, oy, ox, [&](int pixel, int ky, int kx) {
           const uint8_t* from = pixel < 0 ? weights.pad_value : image + pixel * shape.inputs;
-          const size_t row = (static_cast<size_t>(o) * shape.kernel_height + ky) * shape.kernel_width;
+          const size_t row =
+              (static_cast<size_t>(o) * shape.kernel_height + ky) * shape.kernel_width;
           for (int c = 0; c < shape.inputs; ++c) {
             acc += from[c] * weights.weight[(row + kx) * shape.inputs + c];
           }
@@ -88,19 +96,10 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weigh
   }
 }
 
-void quantize(const float* x, size_t count, float scale, float offset, int lowest, int highest,
-              uint8_t* codes) {
-  for (size_t i = 0; i < count; ++i) {
-    float value = x[i] * scale;
-    value += offset;
-    codes[i] = to_code(value, lowest, highest);
-  }
-}
-
 }  // namespace
 
 const KernelSet* reference_kernels() {
-  static constexpr KernelSet kernels{"reference", conv, stem, quantize};
+  static constexpr KernelSet kernels{"reference", conv, stem};
   return &kernels;
 }
 
@@ -127,7 +126,8 @@ void head(const float* const* streams, int count, int pixels, int channels, cons
     for (; c + 16 <= channels; c += 16) {
       for (int lane = 0; lane < 16; ++lane) partial[lane] += pooled[c + lane] * row[c + lane];
     }
-    for (int lane = 0; c + lane < channels; ++lane) partial[lane] += pooled[c + lane] * row[c + lane];
+    for (int lane = 0; c + lane < channels; ++lane)
+      partial[lane] += pooled[c + lane] * row[c + lane];
     float sum = 0.0f;
     for (float value : partial) sum += value;
     logits[n] = sum + bias[n];

@@ -70,7 +70,8 @@ struct Scratch {
 };
 
 void place(ConvShape& shape, size_t height, size_t width, size_t channels, int stride, int pad) {
-  require(static_cast<int>(channels) == shape.inputs, "the input's channels differ from the weight's");
+  require(static_cast<int>(channels) == shape.inputs,
+          "the input's channels differ from the weight's");
   require(stride >= 1 && pad >= 0 && pad <= static_cast<int>(kMaxKernel), "bad stride or padding");
   require(height >= 1 && width >= 1 && height <= kMaxChannels && width <= kMaxChannels,
           "the input is empty or too large");
@@ -78,8 +79,9 @@ void place(ConvShape& shape, size_t height, size_t width, size_t channels, int s
   shape.width = static_cast<int>(width);
   shape.stride = stride;
   shape.pad = pad;
-  require(shape.height + 2 * pad >= shape.kernel_height && shape.width + 2 * pad >= shape.kernel_width,
-          "the kernel is larger than the padded input");
+  require(
+      shape.height + 2 * pad >= shape.kernel_height && shape.width + 2 * pad >= shape.kernel_width,
+      "the kernel is larger than the padded input");
 }
 
 std::vector<size_t> out_shape(const ConvShape& shape) {
@@ -87,22 +89,18 @@ std::vector<size_t> out_shape(const ConvShape& shape) {
           static_cast<size_t>(shape.outputs)};
 }
 
-ConvShape conv_shape(const Array<uint8_t, 4>& codes, const Array<uint8_t, 1>& weight,
-                     const Array<float, 1>& scale, const Array<float, 1>& bias, int stride,
-                     int pad) {
-  ConvShape shape{};
-  const char* const wrong = read_packed_header(weight.data(), weight.size(), shape);
-  if (wrong != nullptr) throw std::invalid_argument(std::string("the packed weight ") + wrong);
-  require(codes.shape(0) == 1, "takes one image");
-  place(shape, codes.shape(1), codes.shape(2), codes.shape(3), stride, pad);
-  const size_t outputs = static_cast<size_t>(shape.outputs);
-  require(scale.size() == outputs && bias.size() == outputs,
-          "scale and bias need one element for each output");
-  return shape;
+// Checked pointers to scales and biases in [2, outputs].
+ConvOutput scaled_by(const Array<float, 2>& affine, int outputs) {
+  require(affine.shape(0) == 2 && affine.shape(1) == static_cast<size_t>(outputs),
+          "scale and bias must be [2, outputs]");
+  ConvOutput output{};
+  output.scale = affine.data();
+  output.bias = affine.data() + outputs;
+  return output;
 }
 
-NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<float, 1> scale,
-                     Array<float, 1> bias, Array<uint8_t, 1> pad_value, int stride, int pad,
+NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<float, 2> affine,
+                     Array<uint8_t, 1> pad_value, int stride, int pad,
                      std::optional<std::string> isa) {
   for (size_t i = 0; i < 4; ++i) {
     require(weight.shape(i) >= 1 && weight.shape(i) <= kMaxChannels, "the weight is empty");
@@ -114,13 +112,9 @@ NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<fl
   shape.inputs = static_cast<int>(weight.shape(3));
   require(image.shape(0) == 1, "takes one image");
   place(shape, image.shape(1), image.shape(2), image.shape(3), stride, pad);
-  require(scale.size() == weight.shape(0) && bias.size() == weight.shape(0),
-          "scale and bias need one element for each output");
   require(pad_value.size() == weight.shape(3), "the padding value needs one element a channel");
+  ConvOutput output = scaled_by(affine, shape.outputs);
   auto result = new_array<float>(out_shape(shape));
-  ConvOutput output{};
-  output.scale = scale.data();
-  output.bias = bias.data();
   output.stream = result.data();
   output.relu = true;
   Scratch scratch(stem_scratch_bytes(shape));
@@ -129,54 +123,73 @@ NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<fl
   return result;
 }
 
-NewArray<uint8_t> quantize(Array<float, 4> x, double scale, double offset, int qmin, int qmax,
-                           std::optional<std::string> isa) {
-  require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
-  auto result = new_array<uint8_t>({x.shape(0), x.shape(1), x.shape(2), x.shape(3)});
-  kernels_named(isa).quantize(x.data(), x.size(), static_cast<float>(scale),
-                              static_cast<float>(offset), qmin, qmax, result.data());
-  return result;
-}
+// Codes or the stream.
+using ConvolutionInput = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-NewArray<uint8_t> conv2d_codes(Array<uint8_t, 4> codes, Array<uint8_t, 1> weight,
-                               Array<float, 1> scale, Array<float, 1> bias, int stride, int pad,
-                               int qmin, int qmax, std::optional<std::string> isa) {
-  require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
-  const ConvShape shape = conv_shape(codes, weight, scale, bias, stride, pad);
-  auto result = new_array<uint8_t>(out_shape(shape));
+// One packed convolution from Python's arguments.
+struct Convolution {
+  Convolution(ConvolutionInput x, double in_scale, double in_offset, int in_max,
+              Array<uint8_t, 1> packed, Array<float, 2> affine, int stride, int pad)
+      : weight(packed) {
+    const char* const wrong = read_packed_header(weight.data(), weight.size(), shape);
+    if (wrong != nullptr) throw std::invalid_argument(std::string("the packed weight ") + wrong);
+    require(x.shape(0) == 1, "takes one image");
+    place(shape, x.shape(1), x.shape(2), x.shape(3), stride, pad);
+    output = scaled_by(affine, shape.outputs);
+    if (x.dtype() == nb::dtype<uint8_t>()) {
+      input.codes = static_cast<const uint8_t*>(x.data());
+      return;
+    }
+    require(x.dtype() == nb::dtype<float>(), "the input must be uint8 codes or a float32 stream");
+    require(0 <= in_max && in_max <= 255, "input codes must lie within 0..255");
+    input.stream = static_cast<const float*>(x.data());
+    input.scale = static_cast<float>(in_scale);
+    input.offset = static_cast<float>(in_offset);
+    input.highest = in_max;
+  }
+
+  void run(const std::optional<std::string>& isa) {
+    Scratch scratch(conv_scratch_bytes(shape));
+    kernels_named(isa).conv(shape, input, weight.data() + kPackedHeaderBytes, output, scratch.get(),
+                            serial());
+  }
+
+  Array<uint8_t, 1> weight;
+  ConvShape shape{};
+  ConvInput input{};
   ConvOutput output{};
-  output.scale = scale.data();
-  output.bias = bias.data();
-  output.codes = result.data();
-  output.lowest = qmin;
-  output.highest = qmax;
-  Scratch scratch(conv_scratch_bytes(shape));
-  kernels_named(isa).conv(shape, codes.data(), weight.data() + kPackedHeaderBytes, output,
-                          scratch.get(), serial());
+};
+
+NewArray<uint8_t> conv2d_codes(ConvolutionInput input, double in_scale, double in_offset,
+                               int in_max, Array<uint8_t, 1> weight, Array<float, 2> affine,
+                               int stride, int pad, int qmin, int qmax,
+                               std::optional<std::string> isa) {
+  require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
+  Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad);
+  auto result = new_array<uint8_t>(out_shape(call.shape));
+  call.output.codes = result.data();
+  call.output.lowest = qmin;
+  call.output.highest = qmax;
+  call.run(isa);
   return result;
 }
 
-NewArray<float> conv2d_stream(Array<uint8_t, 4> codes, Array<uint8_t, 1> weight,
-                              Array<float, 1> scale, Array<float, 1> bias,
+NewArray<float> conv2d_stream(ConvolutionInput input, double in_scale, double in_offset, int in_max,
+                              Array<uint8_t, 1> weight, Array<float, 2> affine,
                               std::optional<Array<float, 4>> residual, int stride, int pad,
                               bool relu, std::optional<std::string> isa) {
-  const ConvShape shape = conv_shape(codes, weight, scale, bias, stride, pad);
-  const auto sizes = out_shape(shape);
+  Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad);
+  const auto sizes = out_shape(call.shape);
   auto result = new_array<float>(sizes);
-  ConvOutput output{};
-  output.scale = scale.data();
-  output.bias = bias.data();
-  output.stream = result.data();
-  output.relu = relu;
+  call.output.stream = result.data();
+  call.output.relu = relu;
   if (residual) {
     for (size_t i = 0; i < 4; ++i) {
       require(residual->shape(i) == sizes[i], "the residual must have the output's shape");
     }
-    output.residual = residual->data();
+    call.output.residual = residual->data();
   }
-  Scratch scratch(conv_scratch_bytes(shape));
-  kernels_named(isa).conv(shape, codes.data(), weight.data() + kPackedHeaderBytes, output,
-                          scratch.get(), serial());
+  call.run(isa);
   return result;
 }
 
@@ -197,9 +210,9 @@ NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weigh
   auto result = new_array<float>({1, weight.shape(0)});
   std::vector<float> pooled(2 * channels);
   mbq::head(data.data(), static_cast<int>(data.size()),
-            static_cast<int>(streams[0].shape(1) * streams[0].shape(2)),
-            static_cast<int>(channels), weight.data(), bias.data(),
-            static_cast<int>(weight.shape(0)), pooled.data(), result.data());
+            static_cast<int>(streams[0].shape(1) * streams[0].shape(2)), static_cast<int>(channels),
+            weight.data(), bias.data(), static_cast<int>(weight.shape(0)), pooled.data(),
+            result.data());
   return result;
 }
 
@@ -245,14 +258,13 @@ NB_MODULE(_native, module) {
       .def("load", &Program::load, "method"_a)
       .def("run", run, "method"_a, "signature"_a, "image"_a);
 
-  module.def("stem", stem, "image"_a, "weight"_a, "scale"_a, "bias"_a, "pad_value"_a, "stride"_a,
-             "pad"_a, "isa"_a = nb::none());
-  module.def("quantize", quantize, "x"_a, "scale"_a, "offset"_a, "qmin"_a, "qmax"_a,
+  module.def("stem", stem, "image"_a, "weight"_a, "affine"_a, "pad_value"_a, "stride"_a, "pad"_a,
              "isa"_a = nb::none());
-  module.def("conv2d_codes", conv2d_codes, "codes"_a, "weight"_a, "scale"_a, "bias"_a, "stride"_a,
-             "pad"_a, "qmin"_a, "qmax"_a, "isa"_a = nb::none());
-  module.def("conv2d_stream", conv2d_stream, "codes"_a, "weight"_a, "scale"_a, "bias"_a,
-             "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a, "isa"_a = nb::none());
+  module.def("conv2d_codes", conv2d_codes, "input"_a, "in_scale"_a, "in_offset"_a, "in_max"_a,
+             "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a, "qmax"_a, "isa"_a = nb::none());
+  module.def("conv2d_stream", conv2d_stream, "input"_a, "in_scale"_a, "in_offset"_a, "in_max"_a,
+             "weight"_a, "affine"_a, "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a,
+             "isa"_a = nb::none());
   module.def("head", head, "streams"_a, "weight"_a, "bias"_a);
 
   module.def("isa_available", [] {

@@ -95,7 +95,8 @@ EValue Program::constant(const std::string& method) {
   forget_errors();
   const auto values = module_.execute(method, std::vector<EValue>{});
   if (!values.ok()) fail("constant method " + method, values.error());
-  if (values->size() != 1) throw std::runtime_error("constant method " + method + " is not one value");
+  if (values->size() != 1)
+    throw std::runtime_error("constant method " + method + " is not one value");
   return values->front();
 }
 

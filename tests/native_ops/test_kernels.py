@@ -53,11 +53,25 @@ def convolution(seed: int, shape: tuple[int, ...], highest: int) -> dict[str, An
     }
 
 
-def both(name: str, isa: str, arguments: dict[str, Any], *rest: Any) -> tuple[Any, Any]:
-    """The operator's result from the kernel and from the oracle."""
-    expected = getattr(arithmetic, name)(*arguments.values(), *rest)
-    packed = {**arguments, "weight": packing.pack(arguments["weight"])}
-    return getattr(kernels, name)(*packed.values(), *rest, isa=isa), expected
+def both(
+    name: str,
+    isa: str,
+    arguments: dict[str, Any],
+    *rest: Any,
+    quantizer: tuple[float, float, int] | None = None,
+) -> tuple[Any, Any]:
+    """The operator's result from the kernel and from the oracle.
+
+    With a quantiser (scale, offset, highest) the argument "codes" is a stream.
+    """
+    x, weight, scale, bias, *geometry = arguments.values()
+    codes = x if quantizer is None else arithmetic.quantize(x, *quantizer[:2], 0, quantizer[2])
+    expected = getattr(arithmetic, name)(codes, weight, scale, bias, *geometry, *rest)
+    constants = packing.pack(weight), np.stack([scale, bias])
+    actual = getattr(kernels, name)(
+        x, *(quantizer or (1.0, 0.0, 0)), *constants, *geometry, *rest, isa=isa
+    )
+    return actual, expected
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -93,8 +107,8 @@ def test_extreme_accumulators(isa: str, weight_code: int, code: int) -> None:
     """No saturation on the way: 512 inputs at the largest magnitudes, 3.5 million in all."""
     codes = np.full((1, 5, 6, 512), code, dtype=np.uint8)
     weight = packing.pack(np.full((17, 3, 3, 512), weight_code, dtype=np.uint8))
-    one, zero = np.ones(17, dtype=np.float32), np.zeros(17, dtype=np.float32)
-    actual = kernels.conv2d_stream(codes, weight, one, zero, None, 1, 1, False, isa=isa)
+    affine = np.array([[1.0] * 17, [0.0] * 17], dtype=np.float32)
+    actual = kernels.conv2d_stream(codes, 1, 0, 0, weight, affine, None, 1, 1, False, isa=isa)
     taps = np.outer([2, 3, 3, 3, 2], [2, 3, 3, 3, 3, 2])
     expected = taps * 512 * code * (2 * weight_code - 3)
     np.testing.assert_array_equal(actual[0], np.repeat(expected[..., None], 17, axis=2))
@@ -146,17 +160,31 @@ def test_codes_stay_within_their_limits(isa: str, lowest: int, highest: int) -> 
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 15, 16, 17, 31, 33, 1000])
-def test_quantize(isa: str, count: int) -> None:
-    random = np.random.default_rng(count)
-    x = (random.normal(0, 2, count) * 10.0 ** random.integers(-3, 12, count)).astype(np.float32)
-    x[:4] = np.array([np.nan, np.inf, -np.inf, 0.5], dtype=np.float32)[: count]
-    x = x.reshape(1, 1, count, 1)
-    for highest in (3, 15, 63, 255):
-        actual = kernels.quantize(x, 7.3, -0.41, 0, highest, isa=isa)
-        expected = arithmetic.quantize(x, 7.3, -0.41, 0, highest)
-        np.testing.assert_array_equal(actual, expected)
-    assert actual[0, 0, 0, 0] == 0, "not a number becomes the lowest code"
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("highest", [3, 15, 255])
+def test_streams_are_quantised_on_the_way_in(
+    isa: str, shape: tuple[int, ...], highest: int
+) -> None:
+    arguments = convolution(4, shape, highest)
+    codes = arguments["codes"]
+    random = np.random.default_rng(8)
+    stream = (codes.astype(np.float32) / 7 + random.normal(0, 0.1, codes.shape)).astype(np.float32)
+    for position, value in enumerate([np.nan, np.inf, -np.inf, 1e30, -1e30]):
+        stream.flat[position % stream.size] = value
+    arguments["codes"] = stream
+    actual, expected = both(
+        "conv2d_codes", isa, arguments, 0, highest, quantizer=(7.3, -0.41, highest)
+    )
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_not_a_number_becomes_code_zero(isa: str) -> None:
+    stream = np.array([np.nan, 1.0], dtype=np.float32).reshape(1, 1, 2, 1)
+    weight = packing.pack(np.full((1, 1, 1, 1), 2, dtype=np.uint8))
+    affine = np.array([[1.0], [0.0]], dtype=np.float32)
+    actual = kernels.conv2d_codes(stream, 9, 3, 255, weight, affine, 1, 0, 0, 255, isa=isa)
+    assert actual.ravel().tolist() == [0, 12]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -184,7 +212,9 @@ def test_stem(
         stride,
         pad,
     )
-    np.testing.assert_array_equal(kernels.stem(*arguments, isa=isa), arithmetic.stem(*arguments))
+    image, weight, scale, bias, *rest = arguments
+    actual = kernels.stem(image, weight, np.stack([scale, bias]), *rest, isa=isa)
+    np.testing.assert_array_equal(actual, arithmetic.stem(*arguments))
 
 
 @pytest.mark.parametrize(("streams", "channels", "classes"), [(1, 64, 10), (4, 32, 10), (3, 13, 7)])
@@ -224,7 +254,7 @@ def test_bad_arguments_are_errors() -> None:
     arguments = convolution(1, (8, 8, 16, 16, 3, 1, 1), 3)
     weight = packing.pack(arguments.pop("weight"))
     codes, scale, bias, stride, pad = arguments.values()
-    good = [codes, weight, scale, bias, stride, pad, 0, 3]
+    good = [codes, 1.0, 0.0, 0, weight, np.stack([scale, bias]), stride, pad, 0, 3]
 
     def call(position: int, value: Any, isa: str | None = None) -> None:
         kernels.conv2d_codes(*good[:position], value, *good[position + 1 :], isa=isa)
@@ -232,19 +262,20 @@ def test_bad_arguments_are_errors() -> None:
     for position, value, message in [
         (0, np.zeros((1, 8, 8, 15), np.uint8), "channels"),
         (0, np.zeros((2, 8, 8, 16), np.uint8), "one image"),
-        (1, weight[:-1], "size"),
-        (1, weight[:63], "shorter"),
-        (2, scale[:-1], "scale and bias"),
-        (4, 0, "stride"),
-        (5, -1, "padding"),
-        (7, 256, "0..255"),
+        (0, np.zeros((1, 8, 8, 16), np.int16), "uint8 codes or a float32 stream"),
+        (4, weight[:-1], "size"),
+        (4, weight[:63], "shorter"),
+        (5, np.stack([scale, bias, bias]), "scale and bias"),
+        (6, 0, "stride"),
+        (7, -1, "padding"),
+        (9, 256, "0..255"),
     ]:
         with pytest.raises(ValueError, match=message):
             call(position, value)
     with pytest.raises(ValueError, match=r"'sse9' is not .* choose from reference"):
-        call(7, 3, isa="sse9")
+        call(9, 3, isa="sse9")
     for offset, message in [(0, "magic"), (8, "version"), (12, "kind"), (16, "size"), (28, "shape")]:
         tampered = weight.copy()
         tampered[offset] = 99
         with pytest.raises(ValueError, match=message):
-            call(1, tampered)
+            call(4, tampered)

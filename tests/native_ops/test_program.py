@@ -234,26 +234,3 @@ def test_damage_is_always_refused(
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == (len(contents) if kind == "truncated" else 3000)
-
-
-RESEALED = """
-import sys
-from pathlib import Path
-from native_ops import ModelError, Program, container
-import numpy as np
-
-contents, scratch = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
-program = container.verify(contents)
-random = np.random.default_rng(2)
-image = np.zeros((8, 8, 3), dtype=np.uint8)
-for position in random.integers(0, len(program), 2000):
-    changed = bytearray(program)
-    changed[position] ^= 1 << int(random.integers(8))
-    scratch.write_bytes(container.seal(bytes(changed)))
-    try:
-        with Program.open(scratch) as opened:
-            for bits in opened.levels:
-                opened.run(bits, image)
-    except ModelError:
-        pass
-"""

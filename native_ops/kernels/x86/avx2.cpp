@@ -100,7 +100,8 @@ void tile(const TileInput& input, const TileOutput& output) {
     const uint8_t* from = input.pixels + row * input.row_step;
     for (int done = 0; done < input.groups;) {
       const int left = input.groups - done;
-      const int groups = left < Operand::kGroupsBeforeWidening ? left : Operand::kGroupsBeforeWidening;
+      const int groups =
+          left < Operand::kGroupsBeforeWidening ? left : Operand::kGroupsBeforeWidening;
       __m256i sum[kHalves][P];
       for (int half = 0; half < kHalves; ++half) {
         for (int p = 0; p < P; ++p) sum[half][p] = _mm256_setzero_si256();
@@ -143,7 +144,8 @@ struct Avx2 {
       const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(packed + 8 * half));
       const __m256i byte = _mm256_cvtepu8_epi32(bytes);
       const __m256i low = _mm256_or_si256(byte, _mm256_slli_epi32(byte, 6));
-      const __m256i high = _mm256_or_si256(_mm256_slli_epi32(byte, 12), _mm256_slli_epi32(byte, 18));
+      const __m256i high =
+          _mm256_or_si256(_mm256_slli_epi32(byte, 12), _mm256_slli_epi32(byte, 18));
       const __m256i codes =
           _mm256_and_si256(_mm256_or_si256(low, high), _mm256_set1_epi32(0x03030303));
       const __m256i doubled = _mm256_add_epi8(codes, codes);
@@ -151,25 +153,26 @@ struct Avx2 {
                          _mm256_sub_epi8(doubled, _mm256_set1_epi8(3)));
     }
   }
-};
 
-void quantize(const float* x, size_t count, float scale, float offset, int lowest, int highest,
-              uint8_t* codes) {
-  const __m256 low = _mm256_set1_ps(static_cast<float>(lowest));
-  const __m256 high = _mm256_set1_ps(static_cast<float>(highest));
-  const __m256 factor = _mm256_set1_ps(scale), shift = _mm256_set1_ps(offset);
-  for (size_t i = 0; i < count; i += 8) {
-    const int left = count - i < 8 ? static_cast<int>(count - i) : 8;
-    const __m256 value = _mm256_maskload_ps(x + i, lanes_below(left));
-    const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(value, factor), shift);
-    store_bytes(codes + i, to_bytes(to_integers(scaled, low, high)), left);
+  // Codes of `count` elements of the stream from `position` on.
+  static void quantize(const ConvInput& input, size_t position, size_t count, uint8_t* codes) {
+    const float* const x = input.stream + position;
+    const __m256 low = _mm256_setzero_ps();
+    const __m256 high = _mm256_set1_ps(static_cast<float>(input.highest));
+    const __m256 scale = _mm256_set1_ps(input.scale), offset = _mm256_set1_ps(input.offset);
+    for (size_t i = 0; i < count; i += 8) {
+      const int left = count - i < 8 ? static_cast<int>(count - i) : 8;
+      const __m256 value = _mm256_maskload_ps(x + i, lanes_below(left));
+      const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(value, scale), offset);
+      store_bytes(codes + i, to_bytes(to_integers(scaled, low, high)), left);
+    }
   }
-}
+};
 
 }  // namespace
 
 const KernelSet* avx2_kernels() {
-  static constexpr KernelSet kernels{"avx2", conv<Avx2>, stem<Avx2>, quantize};
+  static constexpr KernelSet kernels{"avx2", conv<Avx2>, stem<Avx2>};
   return &kernels;
 }
 

@@ -117,26 +117,27 @@ struct Avx512Vnni {
     const __m512i doubled = _mm512_add_epi8(codes, codes);
     _mm512_store_si512(weights, _mm512_sub_epi8(doubled, _mm512_set1_epi8(3)));
   }
-};
 
-void quantize(const float* x, size_t count, float scale, float offset, int lowest, int highest,
-              uint8_t* codes) {
-  const __m512 low = _mm512_set1_ps(static_cast<float>(lowest));
-  const __m512 high = _mm512_set1_ps(static_cast<float>(highest));
-  const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(offset);
-  for (size_t i = 0; i < count; i += 16) {
-    const size_t left = count - i;
-    const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1u << left) - 1);
-    const __m512 value = _mm512_maskz_loadu_ps(mask, x + i);
-    const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, factor), shift);
-    _mm_mask_storeu_epi8(codes + i, mask, to_codes(scaled, low, high));
+  // Codes of `count` elements of the stream from `position` on.
+  static void quantize(const ConvInput& input, size_t position, size_t count, uint8_t* codes) {
+    const float* const x = input.stream + position;
+    const __m512 low = _mm512_setzero_ps();
+    const __m512 high = _mm512_set1_ps(static_cast<float>(input.highest));
+    const __m512 scale = _mm512_set1_ps(input.scale), offset = _mm512_set1_ps(input.offset);
+    for (size_t i = 0; i < count; i += 16) {
+      const size_t left = count - i;
+      const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1u << left) - 1);
+      const __m512 value = _mm512_maskz_loadu_ps(mask, x + i);
+      const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, scale), offset);
+      _mm_mask_storeu_epi8(codes + i, mask, to_codes(scaled, low, high));
+    }
   }
-}
+};
 
 }  // namespace
 
 const KernelSet* avx512vnni_kernels() {
-  static constexpr KernelSet kernels{"avx512vnni", conv<Avx512Vnni>, stem<Avx512Vnni>, quantize};
+  static constexpr KernelSet kernels{"avx512vnni", conv<Avx512Vnni>, stem<Avx512Vnni>};
   return &kernels;
 }
 

@@ -78,23 +78,34 @@ uint8_t* aligned(uint8_t* pointer) {
                                     kVectorBytes * kVectorBytes);
 }
 
-// Copies codes into [height + 2 pad, width + 2 pad, channels] with zeros around, channels being the
+// Copies or quantises `count` elements of the input to codes.
+template <typename Isa>
+void take_codes(const ConvInput& input, size_t position, size_t count, uint8_t* to) {
+  if (input.codes != nullptr) {
+    memcpy(to, input.codes + position, count);
+  } else {
+    Isa::quantize(input, position, count, to);
+  }
+}
+
+// Brings codes into [height + 2 pad, width + 2 pad, channels] with zeros around, channels being the
 // inputs rounded up to a multiple of 4.
-void pad_codes(const ConvShape& shape, const uint8_t* codes, uint8_t* padded) {
+template <typename Isa>
+void pad_codes(const ConvShape& shape, const ConvInput& input, uint8_t* padded) {
   const int channels = round_up(shape.inputs, kCodesPerByte);
   const size_t row = static_cast<size_t>(shape.width + 2 * shape.pad) * channels;
   const size_t margin = static_cast<size_t>(shape.pad) * channels;
   memset(padded, 0, shape.pad * row);
   uint8_t* to = padded + shape.pad * row;
   for (int y = 0; y < shape.height; ++y, to += row) {
-    const uint8_t* const from = codes + static_cast<size_t>(y) * shape.width * shape.inputs;
+    const size_t from = static_cast<size_t>(y) * shape.width * shape.inputs;
     memset(to, 0, margin);
     if (channels == shape.inputs) {
-      memcpy(to + margin, from, static_cast<size_t>(shape.width) * channels);
+      take_codes<Isa>(input, from, static_cast<size_t>(shape.width) * channels, to + margin);
     } else {
       for (int x = 0; x < shape.width; ++x) {
         uint8_t* const pixel = to + margin + static_cast<size_t>(x) * channels;
-        for (int c = 0; c < shape.inputs; ++c) pixel[c] = from[x * shape.inputs + c];
+        take_codes<Isa>(input, from + static_cast<size_t>(x) * shape.inputs, shape.inputs, pixel);
         for (int c = shape.inputs; c < channels; ++c) pixel[c] = 0;
       }
     }
@@ -104,16 +115,16 @@ void pad_codes(const ConvShape& shape, const uint8_t* codes, uint8_t* padded) {
 }
 
 template <typename Isa>
-void conv(const ConvShape& shape, const uint8_t* codes, const uint8_t* payload,
+void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
           const ConvOutput& output, void* scratch, const Parallel& parallel) {
   const int channels = round_up(shape.inputs, kCodesPerByte);
   uint8_t* const weights = static_cast<uint8_t*>(scratch);
   const size_t packed = packed_payload_bytes(shape);
   for (size_t i = 0; i < packed; i += kOutputBlock) Isa::widen(payload + i, weights + 4 * i);
-  const uint8_t* image = codes;
-  if (shape.pad > 0 || channels != shape.inputs) {
+  const uint8_t* image = input.codes;
+  if (image == nullptr || shape.pad > 0 || channels != shape.inputs) {
     uint8_t* const padded = aligned(weights + 4 * packed);
-    pad_codes(shape, codes, padded);
+    pad_codes<Isa>(shape, input, padded);
     image = padded;
   }
   Walk walk{shape,
@@ -160,7 +171,8 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& from,
     for (int x = -shape.pad; x < width - shape.pad; ++x) {
       const bool inside = y >= 0 && y < shape.height && x >= 0 && x < shape.width;
       const uint8_t* const source =
-          inside ? image + (static_cast<size_t>(y) * shape.width + x) * shape.inputs : from.pad_value;
+          inside ? image + (static_cast<size_t>(y) * shape.width + x) * shape.inputs
+                 : from.pad_value;
       for (int c = 0; c < shape.inputs; ++c) *pixel++ = source[c];
     }
   }
