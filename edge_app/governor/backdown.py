@@ -1,0 +1,26 @@
+"""A cap without a scale: pressure is there or it is not, and steps follow."""
+
+from __future__ import annotations
+
+
+class Backdown:
+    """One rung down for every period with pressure, one up for every period without."""
+
+    def __init__(self, top: int, floor: int, period_s: float) -> None:
+        self._top = top
+        self._floor = floor
+        self._period_s = period_s
+        self._changed = -period_s
+        self.rung = top
+
+    def update(self, pressure: bool, current: int, now: float) -> int:
+        """The rung allowed at ``now``; ``current`` is the one that runs."""
+        if now - self._changed >= self._period_s:
+            if pressure:
+                # From where it runs: a cap above that would step in vain.
+                self.rung = max(self._floor, min(self.rung, current) - 1)
+                self._changed = now
+            elif self.rung < self._top:
+                self.rung += 1
+                self._changed = now
+        return self.rung

@@ -1,0 +1,180 @@
+"""The caps: each says, from what is known now, up to which rung it allows.
+
+Pure functions: same arguments, same cap. Each is monotone (hotter, emptier, slower or busier
+never allows more) as long as the rest of its arguments stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_app.governor.ladder import Ladder
+from edge_app.governor.policy import Policy, Thermal, Tier
+from edge_app.sensors import Zone
+
+PASSIVE_MARGIN_C = 2.0
+CRITICAL_MARGIN_C = 8.0
+PAUSE_MARGIN_C = 3.0
+"""How far the policy's limits stay below the device's own trip points."""
+
+DEADLINE_QUANTILE = 1.645
+"""95 % of a normal distribution lie below this many standard deviations above the mean."""
+DEADLINE_GUARD = 0.9
+"""Share of the deadline that a higher level than the current one must keep to."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """The highest rung that a cap allows, and why."""
+
+    name: str
+    rung: int
+    why: str
+
+
+@dataclass(frozen=True)
+class ThermalLimits:
+    """Temperatures in °C that hold for one zone."""
+
+    on_c: float
+    control_c: float
+    critical_c: float
+    pause_c: float
+
+
+def thermal_limits(zone: Zone, policy: Thermal) -> ThermalLimits:
+    """The policy's limits, lowered where the device's own trip points are below them.
+
+    The distance from ``on_c`` to ``control_c`` is kept: it is the controller's gain.
+    """
+    control, critical, pause = policy.control_c, policy.critical_c, policy.pause_c
+    if policy.use_trips:
+        if zone.critical_c is not None:
+            critical = min(critical, zone.critical_c - CRITICAL_MARGIN_C)
+            pause = min(pause, zone.critical_c - PAUSE_MARGIN_C)
+        if zone.passive_c is not None:
+            control = min(control, zone.passive_c - PASSIVE_MARGIN_C)
+        control = min(control, critical - PASSIVE_MARGIN_C)
+    on = control - (policy.control_c - policy.on_c)
+    return ThermalLimits(on, control, critical, pause)
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The zone that is nearest to its limit.
+
+    ``forecast_c``: temperature expected after ``forecast_s``, never below the present one.
+    ``integral_bits``: what the controller's memory of past excess takes off the budget (<= 0).
+    ``critical``: some zone has reached its critical temperature.
+    """
+
+    zone: str
+    temperature_c: float
+    forecast_c: float
+    limits: ThermalLimits
+    integral_bits: float
+    critical: bool
+
+    @property
+    def headroom(self) -> float:
+        """1 at ``on_c``, 0 at ``control_c``, negative above: of the forecast."""
+        span = self.limits.control_c - self.limits.on_c
+        return (self.limits.control_c - self.forecast_c) / span
+
+
+def thermal_budget(heat: Heat, sustainable_bits: float) -> float:
+    """Bits that the heat allows: the kernel's power allocator in units of bits.
+
+    ``sustainable_bits`` at ``control_c``; the gain below it is twice the gain above, so that at
+    ``on_c`` it is three times as much.
+    """
+    headroom = heat.headroom
+    gain = 2.0 if headroom >= 0 else 1.0
+    return sustainable_bits * (1.0 + gain * headroom) + heat.integral_bits
+
+
+def thermal_cap(heat: Heat | None, current: int, ladder: Ladder, policy: Policy) -> Cap:
+    """The highest rung whose cost the budget covers; above ``current`` with some to spare."""
+    if heat is None:
+        return Cap("thermal", ladder.top, "no temperature")
+    where = f"{heat.zone} {heat.temperature_c:.1f} °C"
+    if heat.critical:
+        return Cap("thermal", 0, f"{where}: critical ({heat.limits.critical_c:g} °C)")
+    budget = thermal_budget(heat, policy.thermal.sustainable_bits)
+    allowed = 0
+    for index, rung in enumerate(ladder.rungs):
+        guard = policy.stability.guard_bits if index > current else 0.0
+        if rung.cost + guard <= budget:
+            allowed = index
+    ahead = f", {heat.forecast_c:.1f} °C ahead" if heat.forecast_c > heat.temperature_c else ""
+    return Cap("thermal", allowed, f"{where}{ahead}: budget {max(0.0, budget):.1f} bits")
+
+
+def active_tiers(
+    charge: float, held: Sequence[bool], tiers: Sequence[Tier], hysteresis: float
+) -> tuple[bool, ...]:
+    """Which tiers apply at ``charge`` (0..1), given which did before: one that holds ends only
+    ``hysteresis`` points above its bound."""
+    percent = charge * 100.0
+    return tuple(
+        percent < tier.below + (hysteresis if was else 0.0)
+        for tier, was in zip(tiers, held, strict=True)
+    )
+
+
+def battery_cap(
+    charge: float | None, active: Sequence[bool], ladder: Ladder, tiers: Sequence[Tier]
+) -> Cap:
+    """The strictest of the active tiers. ``charge`` None: no battery, or it does not count."""
+    if charge is None:
+        return Cap("battery", ladder.top, "no battery in use")
+    rung, why = ladder.top, f"battery {charge * 100:.1f} %"
+    for tier, applies in zip(tiers, active, strict=True):
+        if applies and ladder.at_most(tier.max_bits) <= rung:
+            rung = ladder.at_most(tier.max_bits)
+            why = f"battery {charge * 100:.1f} %: below {tier.below:g} %"
+    return Cap("battery", rung, why)
+
+
+def deadline_cap(
+    slowdown: float,
+    deviation: float,
+    profile_s: Mapping[int, float],
+    current: int,
+    ladder: Ladder,
+    deadline_s: float,
+) -> Cap:
+    """The highest level whose predicted time is within the deadline for 95 % of the frames.
+
+    Predicted: the profiled seconds times a slow-down of that mean and standard deviation.
+    """
+    if deadline_s <= 0:
+        return Cap("deadline", ladder.top, "no deadline")
+    factor = slowdown + DEADLINE_QUANTILE * deviation
+    allowed = ladder.full
+    for index in range(ladder.full, len(ladder.rungs)):
+        predicted = profile_s.get(ladder.rungs[index].bits, 0.0) * factor
+        share = DEADLINE_GUARD if index > current else 1.0
+        if predicted <= deadline_s * share:
+            allowed = index
+    why = f"frames take {slowdown:.2f} times their profile"
+    if allowed < ladder.top:
+        bits = ladder.rungs[allowed + 1].bits
+        needed = profile_s.get(bits, 0.0) * factor * 1e3
+        why += f"; {bits} bits need {needed:.1f} ms of {deadline_s * 1e3:g} ms"
+    return Cap("deadline", allowed, why)
+
+
+def failsafe_cap(state: str, detail: str, current: int, ladder: Ladder, policy: Policy) -> Cap:
+    """What blindness allows. ``state``: ``seeing``, ``never`` (no thermal sensor), ``waiting``
+    (silent for less than ``after_s``) or ``lost``. Blind, nothing is ever raised."""
+    if state == "never":
+        rung = ladder.at_most(policy.failsafe.no_thermal_sensor_bits)
+        return Cap("failsafe", rung, "no thermal sensor on this device")
+    if state == "waiting":
+        return Cap("failsafe", current, detail)
+    if state == "lost":
+        rung = ladder.at_most(policy.failsafe.lost_thermal_sensor_bits)
+        return Cap("failsafe", min(rung, current), detail)
+    return Cap("failsafe", ladder.top, "sensors are sound")

@@ -1,0 +1,71 @@
+"""The ladder of operating points, from least to most energy: level and frame rate.
+
+Bits alone cannot go low enough: below the lowest level, frames are shed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_app.governor.policy import Policy
+
+SHED_SHARES = (0.25, 0.5)
+"""Shares of the full frame rate of the rungs below the lowest level at full rate."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One operating point. ``fps`` 0: as the source gives frames. ``cost`` in bits at full rate:
+    a level's time grows with its branches and so with its bits."""
+
+    bits: int
+    fps: float
+    cost: float
+
+    @property
+    def interval_s(self) -> float:
+        """Least seconds from one frame to the next."""
+        return 1.0 / self.fps if self.fps > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rungs in order of cost; ``full`` is the index of the lowest one at full frame rate."""
+
+    rungs: tuple[Rung, ...]
+    full: int
+
+    @property
+    def top(self) -> int:
+        return len(self.rungs) - 1
+
+    def at_most(self, bits: int) -> int:
+        """The highest rung of at most ``bits``; the lowest at full rate if there is none."""
+        fitting = (index for index, rung in enumerate(self.rungs) if rung.bits <= bits)
+        return max(self.full, max(fitting, default=0))
+
+
+def build_ladder(levels: Sequence[int], policy: Policy) -> Ladder:
+    """The rungs for those of ``levels`` (bits) that the policy permits.
+
+    ValueError if it permits none.
+    """
+    low, high = policy.levels.min_bits, policy.levels.max_bits
+    permitted = sorted({bits for bits in levels if low <= bits <= high})
+    if not permitted:
+        have = ", ".join(str(bits) for bits in sorted(levels))
+        raise ValueError(
+            f"policy {policy.name}: levels.min_bits..max_bits is {low}..{high}, but the model has "
+            f"{have} bits; widen the range or use another model"
+        )
+    frame = policy.frame
+    rungs = []
+    for share in SHED_SHARES:
+        # Without a pinned rate the shed rates are multiples of the lowest one.
+        fps = frame.target_fps * share or frame.min_fps * share / SHED_SHARES[0]
+        if fps >= frame.min_fps:
+            rungs.append(Rung(permitted[0], fps, permitted[0] * share))
+    full = len(rungs)
+    rungs += [Rung(bits, frame.target_fps, float(bits)) for bits in permitted]
+    return Ladder(tuple(rungs), full)
