@@ -133,7 +133,7 @@ def battery_cap(
     for tier, applies in zip(tiers, active, strict=True):
         if applies and ladder.at_most(tier.max_bits) <= rung:
             rung = ladder.at_most(tier.max_bits)
-            why = f"battery {charge * 100:.1f} %: below {tier.below:g} %"
+            why = f"battery {charge * 100:.1f} %: in the tier below {tier.below:g} %"
     return Cap("battery", rung, why)
 
 

@@ -144,7 +144,7 @@ class Governor:
         self._held_by = "none"
         self._changed_at = -math.inf
         self._allowed_since: float | None = None
-        self._raised: dict[int, float] = {}
+        self._raised: dict[int, tuple[float, str]] = {}
         self._dwell: dict[int, float] = {}
         self._failed_at = -math.inf
         self._publish()
@@ -266,7 +266,7 @@ class Governor:
         if first:
             self._rung, self._held_by, self._changed_at = target, cause, now
         elif target < self._rung:
-            self._note_lowering(target, now)
+            self._note_lowering(binding, now)
             self._rung, self._held_by, self._changed_at = target, cause, now
             self._allowed_since = None
         elif target == self._rung:
@@ -278,16 +278,18 @@ class Governor:
             cause = self._held_by
             if self._wait(target, now) == 0.0:
                 self._rung += 1
-                self._raised[self._rung] = self._changed_at = self._allowed_since = now
+                self._changed_at = self._allowed_since = now
+                self._raised[self._rung] = now, cause
                 if self._rung == target:
                     self._held_by = reached
         return cause
 
-    def _note_lowering(self, target: int, now: float) -> None:
-        """Rungs that were climbed only just now wait longer the next time."""
+    def _note_lowering(self, binding: Cap, now: float) -> None:
+        """A rung that one cap gave and soon took back waits longer the next time."""
         stability = self.policy.stability
-        for rung in range(target + 1, self._rung + 1):
-            if now - self._raised.pop(rung, -math.inf) < stability.revert_s:
+        for rung in range(binding.rung + 1, self._rung + 1):
+            raised_at, given_by = self._raised.pop(rung, (-math.inf, ""))
+            if given_by == binding.name and now - raised_at < stability.revert_s:
                 longer = 2.0 * self._dwell.get(rung, stability.raise_dwell_s)
                 self._dwell[rung] = min(longer, stability.raise_backoff_max_s)
                 self._failed_at = now
@@ -328,6 +330,6 @@ class Governor:
             caps=caps,
             why=why,
             next_raise_s=wait,
-            temperature_c=None if heat is None else heat.temperature_c,
-            battery_charge=self._battery.charge,
+            temperature_c=None if heat is None else round(heat.temperature_c, 2),
+            battery_charge=None if self._battery.charge is None else round(self._battery.charge, 4),
         )
