@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import statistics
 import time
@@ -174,6 +175,8 @@ class Pipeline:
         """
         limits, source = self._limits, self._source
         interval = self._governor.frame_interval_s
+        if math.isinf(interval):  # It paused just now; the loop sees that next.
+            return 0.0
         is_file = not source.live and source.nominal_fps is None
         if is_file and interval <= limits.full_interval_s * 1.001:
             interval = 0.0
