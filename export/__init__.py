@@ -11,6 +11,7 @@ A run of `train` goes through five steps, one module each:
   program in which the levels share the packed weights (`compact` lets them share the rest);
 - `verification` runs the finished file and compares it with the oracle and the trained network.
 
-`python -m export RUN -o model.pte` does all of it. This room imports `train` and `native_ops`;
+`python -m export RUN -o model.pte` does all of it (`build`), and measures (`costs`) and
+reports (`report`) what came out. This room imports `train` and `native_ops`;
 nothing on the device imports this room.
 """

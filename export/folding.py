@@ -176,7 +176,8 @@ def _stream_quantizer(conv: BranchConv, bits: int, name: str) -> StreamQuantizer
 
 
 def _activation_range(conv: BranchConv, bits: int, name: str) -> tuple[float, float]:
-    lower, upper = (float(limit) for limit in conv.activation_range(bits))
+    with torch.no_grad():
+        lower, upper = (float(limit) for limit in conv.activation_range(bits))
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
         raise IntegerNetworkError(
             f"{name} at {bits} bits: activation range {lower:g} .. {upper:g} is empty or not finite;"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.table import Table
 
 from export import integer
 from export.integer import IntegerNetwork
@@ -187,20 +186,3 @@ def require_equal_accuracy(levels: Sequence[LevelAccuracy], images: int) -> None
             )
             + "; the run or the export is broken, do not use this file"
         )
-
-
-def accuracy_table(levels: Sequence[LevelAccuracy], title: str) -> Table:
-    """Accuracy of the trained network and of the file side by side, in percent."""
-    table = Table(title=title, title_justify="left")
-    for column in ("level", "branches", "trained %", ".pte %", "difference", "other class"):
-        table.add_column(column, justify="right")
-    for level in levels:
-        table.add_row(
-            f"{level.bits} bit",
-            ",".join(map(str, level.branches)),
-            f"{100 * level.trained:.2f}",
-            f"{100 * level.program:.2f}",
-            f"{100 * (level.program - level.trained):+.2f}",
-            str(level.disagreements),
-        )
-    return table
