@@ -18,20 +18,25 @@ if TYPE_CHECKING:
 REFRESH_S = 0.2
 REPORT_EVERY_S = 10.0
 RATE_WINDOW_S = 2.0
+ACCURACY_WINDOW = 200
 
 
 class Status:
-    """The line's content: the newest frame and decision, and the rate of the last two seconds."""
+    """The line's content: the newest frame and decision, the rate of the last two seconds, and
+    the accuracy of the last 200 frames whose truth is known."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.record: FrameRecord | None = None
         self.decision: Decision | None = None
         self._now = now
         self._times: deque[float] = deque()
+        self._correct: deque[bool] = deque(maxlen=ACCURACY_WINDOW)
 
     def add_frame(self, record: FrameRecord) -> None:
         self.record = record
         self._times.append(self._now())
+        if record.correct is not None:
+            self._correct.append(record.correct)
         self._forget()
 
     def _forget(self) -> None:
@@ -47,7 +52,7 @@ class Status:
         return (len(self._times) - 1) / max(1e-9, self._times[-1] - self._times[0])
 
     def text(self) -> str:
-        """Level, cause, temperature, battery, rate, latency, answer: in this order, one line."""
+        """Level, cause, temperature, battery, rate, latency, accuracy, answer: one line."""
         record, decision = self.record, self.decision
         bits = record.bits if record else decision.bits if decision else None
         cause = record.cause if record else decision.cause if decision else "none"
@@ -61,6 +66,8 @@ class Status:
         parts.append(f"{self.frames_per_second:.1f} fps")
         if record:
             parts.append(f"{record.infer_s * 1e3:.2f} ms")
+            if self._correct:
+                parts.append(f"accuracy {sum(self._correct) / len(self._correct):.0%}")
             parts.append(f"frame {record.seq}: {record.label} {record.probability:.0%}")
         return " | ".join(parts)
 

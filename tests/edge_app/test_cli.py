@@ -188,6 +188,18 @@ def test_class_folders_measure_accuracy(edge_app: Any, tmp_path: Path) -> None:
     assert "accuracy leaves out what the model has no label for: zebra" in result.stderr
 
 
+def test_a_source_lost_on_the_way_is_exit_code_4_with_the_summary(
+    edge_app: Any, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "2.png").write_bytes(b"cut off")
+    result = edge_app("run", "--camera", tmp_path, "--model", "digits", "--jsonl", "-")
+    assert result.returncode == 4
+    assert len(records(result.stdout)) == 1
+    assert "1 frames in" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"edge-app: {tmp_path / '2.png'}: not an")
+
+
 # --- output ------------------------------------------------------------------------------------
 
 

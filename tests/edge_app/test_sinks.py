@@ -162,13 +162,21 @@ def test_the_status_names_level_cause_sensors_rate_and_latency() -> None:
     status = Status(lambda: now)
     for seq in range(5):
         now = seq * 0.25
-        status.add_frame(record(seq=seq, cause="thermal", bits=4))
+        truth = 3 if seq == 0 else 7
+        status.add_frame(record(seq=seq, cause="thermal", bits=4, truth=truth))
     status.decision = decision(battery_charge=0.5)
     assert status.text() == (
-        "4 bits (thermal) | 79.0 °C | battery 50% | 4.0 fps | 0.30 ms | frame 4: seven 94%"
+        "4 bits (thermal) | 79.0 °C | battery 50% | 4.0 fps | 0.30 ms | accuracy 80% | "
+        "frame 4: seven 94%"
     )
     now = 60.0
     assert "| 0.0 fps |" in status.text()
+
+
+def test_the_status_leaves_out_an_unknown_accuracy() -> None:
+    status = Status(lambda: 0.0)
+    status.add_frame(record(truth=None))
+    assert "accuracy" not in status.text()
 
 
 def test_the_status_without_sensors_or_frames_says_so() -> None:
