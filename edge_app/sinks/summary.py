@@ -24,7 +24,8 @@ def print_summary(
 
     console = Console(file=file, stderr=file is None, highlight=False)
     rate = statistics.frames / seconds if seconds > 0 else 0.0
-    console.print(f"{statistics.frames} frames in {seconds:.1f} s ({rate:.1f} a second)")
+    plural = "" if statistics.frames == 1 else "s"
+    console.print(f"{statistics.frames} frame{plural} in {seconds:.1f} s ({rate:.1f} a second)")
     if statistics.frames:
         table = Table(title="Levels and times of inference", title_justify="left", box=SIMPLE)
         table.add_column("bits", justify="right")

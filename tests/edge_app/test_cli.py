@@ -196,7 +196,7 @@ def test_a_source_lost_on_the_way_is_exit_code_4_with_the_summary(
     result = edge_app("run", "--camera", tmp_path, "--model", "digits", "--jsonl", "-")
     assert result.returncode == 4
     assert len(records(result.stdout)) == 1
-    assert "1 frames in" in result.stderr
+    assert "1 frame in" in result.stderr
     assert result.stderr.splitlines()[-1].startswith(f"edge-app: {tmp_path / '2.png'}: not an")
 
 
