@@ -15,7 +15,7 @@ from edge_app.errors import EXIT_INTERRUPTED, AppError
 EXIT_CODES = """\b
 Exit codes:
   0    done, or ended by SIGTERM
-  1    an error of the program itself
+  1    an error of the program itself, or output that cannot be written
   2    wrong usage or an invalid policy
   3    the source cannot be opened (no camera, no such file)
   4    the source was lost for good

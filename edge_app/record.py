@@ -58,8 +58,8 @@ class FrameRecord:
                 "preprocess": round(self.preprocess_s * 1e3, 4),
                 "infer": round(self.infer_s * 1e3, 4),
             },
-            "temperature_c": self.temperature_c,
-            "battery": self.battery,
+            "temperature_c": _rounded(self.temperature_c, 2),
+            "battery": _rounded(self.battery, 4),
             "label": self.label,
             "class": self.class_index,
             "probability": round(self.probability, 6),
@@ -67,6 +67,10 @@ class FrameRecord:
             "correct": self.correct,
             "governor_time_s": round(self.governor_time_s, 3),
         }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def rfc3339(seconds: float) -> str:

@@ -28,14 +28,14 @@ class VideoFile:
     nominal_fps = None
     classes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, capture: Any | None = None) -> None:
-        """``capture``: an opened ``cv2.VideoCapture`` on ``path``, if the caller has one."""
-        self.name = path
+    def __init__(self, name: str, capture: Any | None = None) -> None:
+        """``name``: the file's path, unless ``capture`` is a ``cv2.VideoCapture`` opened on it."""
+        self.name = name
         if capture is None:
-            capture = require_cv2().VideoCapture(path)
+            capture = require_cv2().VideoCapture(name)
         if not capture.isOpened():
             raise AppError(
-                f"{path}: neither an image nor a video that can be decoded; "
+                f"{name}: neither an image nor a video that can be decoded; "
                 "try another file, or convert it to H.264 in MP4",
                 EXIT_SOURCE_UNAVAILABLE,
             )
@@ -112,13 +112,19 @@ class ImageFiles:
 
 
 def open_directory(folder: Path) -> ImageFiles:
-    """All images below ``folder``, sorted by path.
+    """All images below ``folder``, sorted by path; hidden files and directories are left out.
 
     With class folders (``folder/<class>/<image>``) the classes take turns, so that a stretch of
     frames at one level sees every class and not one class only. AppError with exit code 3 if
     there are none.
     """
-    files = sorted(p for p in folder.rglob("*") if is_image(p) and p.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if is_image(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not files:
         raise AppError(
             f"{folder}: no images in this directory (looked for "

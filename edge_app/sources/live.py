@@ -124,8 +124,11 @@ def open_camera(device: str | None) -> LiveStream:
     )
 
 
-def open_url_capture(url: str) -> Any:
-    """An opened ``cv2.VideoCapture`` on an http, https, rtsp or rtsps address."""
+def open_url_capture(url: str, name: str) -> Any:
+    """An opened ``cv2.VideoCapture`` on an http, https, rtsp or rtsps address.
+
+    AppError with exit code 3 calls it ``name``, in which the password does not appear.
+    """
     cv2 = require_cv2()
     limit = int(OPEN_TIMEOUT_S * 1000)
     capture = cv2.VideoCapture(
@@ -135,7 +138,7 @@ def open_url_capture(url: str) -> Any:
     )
     if not capture.isOpened():
         raise AppError(
-            f"{url}: cannot be opened; check that the address answers and streams video "
+            f"{name}: cannot be opened; check that the address answers and streams video "
             "(user and password go before the host: rtsp://user:password@host/path)",
             EXIT_SOURCE_UNAVAILABLE,
         )

@@ -74,8 +74,17 @@ def _open_url(url: str) -> Source:
     from edge_app.sources.files import VideoFile
     from edge_app.sources.live import LiveStream, open_url_capture
 
-    capture = open_url_capture(url)
+    name = public_name(url)
+    capture = open_url_capture(url, name)
     # CAP_PROP_FRAME_COUNT (7): a recording on a server has a length and is read like a file.
     if capture.get(7) > 0:
-        return VideoFile(url, capture)
-    return LiveStream(url, capture)
+        return VideoFile(name, capture)
+    return LiveStream(name, capture)
+
+
+def public_name(url: str) -> str:
+    """``url`` without user and password, for messages and records that others may read."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    _, at, host = authority.rpartition("@")
+    return f"{scheme}://{'***@' if at else ''}{host}{slash}{path}"

@@ -120,6 +120,8 @@ def test_directory_is_sorted_and_skips_what_is_no_image(tmp_path: Path) -> None:
     for name, value in (("b.png", 2), ("a.png", 1), ("c.png", 3)):
         cv2.imwrite(str(tmp_path / name), flat(value))
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".thumbnails").mkdir()
+    cv2.imwrite(str(tmp_path / ".thumbnails" / "a.png"), flat(9))
     source = open_source(str(tmp_path))
     assert source.classes == ()
     frames = read_all(source)
@@ -314,7 +316,7 @@ def pictures() -> Iterator[PictureServer]:
 
 def test_network_stream_plays_until_the_server_goes_away(pictures: PictureServer) -> None:
     url = f"{pictures.url}/stream.mjpg"
-    stream = LiveStream(url, open_url_capture(url), lost_after_s=1.0)
+    stream = LiveStream(url, open_url_capture(url, url), lost_after_s=1.0)
     seen = 0
     end = time.monotonic() + PATIENCE_S
     while seen < 5 and time.monotonic() < end:
@@ -329,6 +331,16 @@ def test_network_stream_plays_until_the_server_goes_away(pictures: PictureServer
             stream.read(0.1)
     assert raised.value.exit_code == EXIT_SOURCE_LOST
     stream.close()
+
+
+def test_passwords_do_not_appear_in_names(pictures: PictureServer) -> None:
+    secret = pictures.url.replace("http://", "http://viewer:s3cret@")
+    stream = open_source(f"{secret}/stream.mjpg")
+    assert stream.name == f"{pictures.url.replace('http://', 'http://***@')}/stream.mjpg"
+    stream.close()
+    with pytest.raises(AppError) as raised:
+        open_source("rtsp://viewer:s3cr@t@127.0.0.1:9/live@1")
+    assert raised.value.message.startswith("rtsp://***@127.0.0.1:9/live@1: cannot be opened")
 
 
 def test_address_of_a_stream_and_of_a_recording(pictures: PictureServer, tmp_path: Path) -> None:
