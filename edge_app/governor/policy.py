@@ -11,11 +11,12 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 SCHEMA: Final = 1
+DAY_S: Final = 86400
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 Celsius = Annotated[FiniteFloat, Field(ge=0, le=125)]
-Seconds = Annotated[FiniteFloat, Field(ge=0, le=86400)]
+Seconds = Annotated[FiniteFloat, Field(ge=0, le=DAY_S)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
@@ -65,12 +66,18 @@ class Thermal(Table):
     control_c: Celsius = Field(78.0, description="°C not to be exceeded for long")
     critical_c: Celsius = Field(88.0, description="°C at which the lowest rung runs at once")
     pause_c: Celsius = Field(95.0, description="°C at which inference pauses")
-    forecast_s: Seconds = Field(15.0, le=120, description="how far ahead a rise is extrapolated")
+    forecast_s: FiniteFloat = Field(
+        15.0, ge=0, le=120, description="how far ahead a rise is extrapolated"
+    )
     sustainable_bits: FiniteFloat = Field(
         4.0, gt=0, le=8, description="bits the cooling is thought to sustain for ever"
     )
-    integral_s: Seconds = Field(60.0, ge=1, description="time constant of the integral part")
-    max_age_s: Seconds = Field(5.0, gt=0, description="an older reading does not count")
+    integral_s: FiniteFloat = Field(
+        60.0, ge=1, le=DAY_S, description="time constant of the integral part"
+    )
+    max_age_s: FiniteFloat = Field(
+        5.0, gt=0, le=DAY_S, description="an older reading does not count"
+    )
     required: bool = Field(False, description="refuse to start without a thermal sensor")
 
 
@@ -96,8 +103,8 @@ class Battery(Table):
         ),
         description="caps by charge, from high to low",
     )
-    hysteresis: Percent = Field(
-        2.0, le=20, description="points above a tier's bound at which it ends"
+    hysteresis: FiniteFloat = Field(
+        2.0, ge=0, le=20, description="points above a tier's bound at which it ends"
     )
     on_ac: Literal["ignore", "apply"] = Field(
         "ignore", description="what the tiers do while the battery is not discharging"
@@ -118,14 +125,16 @@ class Load(Table):
     other_load_alone: Percent = Field(
         75.0, description="the same where the kernel has no pressure stall information"
     )
-    step_s: Seconds = Field(30.0, gt=0, description="seconds from one step to the next")
+    step_s: FiniteFloat = Field(
+        30.0, gt=0, le=DAY_S, description="seconds from one step to the next"
+    )
 
 
 class Stability(Table):
     """Against flapping. Lowering is immediate; raising goes one rung at a time."""
 
-    raise_dwell_s: Seconds = Field(
-        20.0, ge=1, description="every cap must have allowed a raise for so long"
+    raise_dwell_s: FiniteFloat = Field(
+        20.0, ge=1, le=DAY_S, description="every cap must have allowed a raise for so long"
     )
     guard_bits: FiniteFloat = Field(
         0.5, ge=0, le=4, description="spare thermal budget that a raise needs"
@@ -150,8 +159,11 @@ class Failsafe(Table):
     )
     after_s: Seconds = Field(10.0, description="how long a sensor may be silent before that")
     recover_s: Seconds = Field(60.0, description="sound readings needed to trust it again")
-    battery_step_s: Seconds = Field(
-        600.0, gt=0, description="one rung lower each time while the battery cannot be read"
+    battery_step_s: FiniteFloat = Field(
+        600.0,
+        gt=0,
+        le=DAY_S,
+        description="one rung lower each time while the battery cannot be read",
     )
 
 

@@ -135,9 +135,11 @@ def _parse(name: str, content: bytes, problems: list[str]) -> list[_Layer]:
         match = SYNTAX_PLACE.search(str(error))
         what = SYNTAX_PLACE.sub("", str(error))
         line = int(match[1]) if match and match[1] else max(1, len(lines))
-        column = int(match[2]) if match and match[2] else 1
-        quoted = lines[line - 1].strip() if line <= len(lines) else ""
-        problems.append(f"{name}:{line}:{column}: error: not valid TOML: {what}\n    {quoted}")
+        quoted = lines[line - 1] if line <= len(lines) else ""
+        column = int(match[2]) if match and match[2] else len(quoted) + 1
+        problems.append(
+            f"{name}:{line}:{column}: error: not valid TOML: {what}\n    {quoted.strip()}"
+        )
         return []
     return [_Layer(name, values, locate(text), lines)]
 
@@ -179,6 +181,10 @@ def _copy(value: Any) -> Any:
 
 def _origin(layers: list[_Layer], path: KeyPath) -> _Layer:
     """The layer that has the last word on a key; on its table if nobody gives the key."""
+    indices = [index for index, key in enumerate(path) if isinstance(key, int)]
+    if indices:
+        # Arrays replace each other: only the last one's elements exist.
+        layers = [layer for layer in layers if layer.has(path[: indices[0]])][-1:]
     for length in range(len(path), 0, -1):
         for layer in reversed(layers):
             if layer.has(path[:length]):

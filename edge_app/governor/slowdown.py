@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
-PROCESS_VARIANCE = 1e-4
-"""How much the true factor may wander from one frame to the next."""
+PROCESS_SHARE = 0.01
+"""Variance that the true factor gains from frame to frame, as a share of the observations'. A
+fixed share keeps the gain near 0.1: ten frames to follow, whatever the noise."""
 INITIAL_VARIANCE = 0.01
 INNOVATION_SHARE = 0.05
 OUTLIER_DEVIATIONS = 4.0
@@ -32,7 +33,7 @@ class Slowdown:
             return
         farthest = OUTLIER_DEVIATIONS * self.deviation
         innovation = min(max(ratio - self.mean, -farthest), farthest)
-        prior = self._variance + PROCESS_VARIANCE
+        prior = self._variance + PROCESS_SHARE * self._noise
         gain = prior / (prior + self._noise)
         self.mean += gain * innovation
         self._variance = (1.0 - gain) * prior

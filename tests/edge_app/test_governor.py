@@ -1,0 +1,256 @@
+"""The governor over time: heat, and what holds for any input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_app.clock import ManualClock
+from edge_app.governor import Decision, Governor, load_policy
+from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
+
+LEVELS = (2, 4, 6, 8)
+PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
+COOL, HOT = 50.0, 79.0
+
+
+def make_zone(
+    value: float | None,
+    time: float,
+    quality: Quality = Quality.OK,
+    name: str = "cpu-thermal",
+    critical_c: float | None = None,
+) -> Zone:
+    return Zone(name, Reading(value, time, quality, name), None, critical_c)
+
+
+def make_battery(charge: float | None, time: float, discharging: bool | None = True) -> Battery:
+    quality = Quality.MISSING if charge is None else Quality.OK
+    return Battery(True, Reading(charge, time, quality, "battery"), discharging)
+
+
+def no_battery(time: float) -> Battery:
+    return Battery(False, Reading(None, time, Quality.ABSENT, "battery"))
+
+
+def make_sample(time: float, celsius: float | None = COOL, charge: float | None = None) -> Sample:
+    """A sample of one zone (none if ``celsius`` is None) and perhaps a battery in use."""
+    zones = () if celsius is None else (make_zone(celsius, time),)
+    battery = no_battery(time) if charge is None else make_battery(charge, time)
+    return Sample(time, zones, battery)
+
+
+def make_governor(*overrides: str, levels: Sequence[int] = LEVELS) -> Governor:
+    return Governor(load_policy(None, overrides=list(overrides)), levels, PROFILE, ManualClock())
+
+
+def run(
+    governor: Governor, sample: Callable[[float], Sample], start: int, seconds: int
+) -> list[Decision]:
+    """One step a second from ``start`` on."""
+    return [governor.step(sample(float(second))) for second in range(start, start + seconds)]
+
+
+def test_before_the_first_step_the_lowest_rung_holds() -> None:
+    governor = make_governor()
+    assert governor.level == 2 and governor.frame_interval_s == pytest.approx(1 / 7.5)
+
+
+def test_first_step_starts_where_the_caps_allow() -> None:
+    governor = make_governor()
+    decision = governor.step(make_sample(0.0))
+    assert (decision.bits, decision.cause, decision.changed) == (8, "none", False)
+    assert decision.temperature_c == COOL and decision.battery_charge is None
+    assert decision.caps == dict.fromkeys(
+        ("thermal", "battery", "deadline", "load", "failsafe", "policy"), 8
+    )
+    assert governor.level == 8 and governor.frame_interval_s == pytest.approx(1 / 30)
+
+
+def test_heat_lowers_and_cooling_raises_one_rung_per_dwell() -> None:
+    governor = make_governor()
+    run(governor, make_sample, 0, 10)
+    hot = run(governor, lambda t: make_sample(t, HOT), 10, 60)
+    assert hot[-1].bits == 2 and hot[-1].cause == "thermal"
+    cool = run(governor, make_sample, 70, 200)
+    raises = [decision for decision in cool if decision.changed]
+    assert [d.bits for d in raises if d.bits != d.previous_bits] == [4, 6, 8]
+    assert all(b.rung == a.rung + 1 for a, b in pairwise(raises))
+    assert all(decision.cause == "thermal" for decision in raises)
+    gaps = [b.time - a.time for a, b in pairwise(raises)]
+    assert min(gaps) >= 20
+    assert cool[-1].cause == "none"
+
+
+def test_waiting_for_a_raise_is_announced() -> None:
+    governor = make_governor()
+    run(governor, lambda t: make_sample(t, HOT), 0, 30)
+    waiting = [d for d in run(governor, make_sample, 30, 120) if d.next_raise_s is not None]
+    first = waiting[0]
+    assert first.next_raise_s == 20.0 and "next raise in 20 s" in first.why
+    raised = next(d for d in waiting if d.changed)
+    assert raised.time == pytest.approx(first.time + 20.0)
+
+
+def test_critical_takes_the_lowest_rung_within_two_steps_and_pauses_above() -> None:
+    governor = make_governor()
+    run(governor, make_sample, 0, 5)
+    decisions = run(governor, lambda t: make_sample(t, 90.0), 5, 2)
+    assert decisions[-1].rung == 0 and decisions[-1].cause == "thermal"
+    assert "critical" in decisions[-1].why and not governor.paused
+    run(governor, lambda t: make_sample(t, 96.0), 7, 2)
+    assert governor.paused and governor.frame_interval_s == math.inf
+    run(governor, lambda t: make_sample(t, 91.0), 9, 3)
+    assert governor.paused, "five degrees of hysteresis"
+    run(governor, lambda t: make_sample(t, 89.0), 12, 3)
+    assert not governor.paused and math.isfinite(governor.frame_interval_s)
+
+
+def test_single_spike_is_ignored() -> None:
+    governor = make_governor()
+    run(governor, make_sample, 0, 5)
+    decisions = run(governor, lambda t: make_sample(t, 124.0 if t % 10 == 5 else COOL), 5, 60)
+    assert {decision.bits for decision in decisions} == {8}
+
+
+def test_the_zone_nearest_to_its_own_limit_decides() -> None:
+    def sample(t: float) -> Sample:
+        zones = (make_zone(70.0, t, name="cpu"), make_zone(60.0, t, name="soc", critical_c=72.0))
+        return Sample(t, zones, no_battery(t))
+
+    decision = run(make_governor(), sample, 0, 5)[-1]
+    assert decision.bits < 8 and decision.why.startswith("soc 60.0 °C")
+
+
+def test_only_the_zones_of_the_policy_are_obeyed() -> None:
+    def sample(t: float) -> Sample:
+        zones = (make_zone(COOL, t), make_zone(110.0, t, name="nvme"))
+        return Sample(t, zones, no_battery(t))
+
+    assert run(make_governor(), sample, 0, 30)[-1].bits == 8
+    assert run(make_governor('thermal.zones=["*"]'), sample, 0, 30)[-1].rung == 0
+
+
+def test_throttling_by_the_kernel_steps_down_however_cool_it_claims_to_be() -> None:
+    governor = make_governor()
+    run(governor, make_sample, 0, 5)
+    decisions = run(governor, lambda t: replace(make_sample(t), cpu_throttled=True), 5, 200)
+    assert decisions[0].bits == 6 and decisions[0].cause == "thermal"
+    assert "throttles" in decisions[0].why
+    assert decisions[-1].rung == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    base=st.floats(40, 90),
+    noise=st.lists(st.floats(-0.2, 0.2), min_size=50, max_size=50),
+)
+def test_noise_within_the_guard_never_flaps(base: float, noise: list[float]) -> None:
+    """Constant temperature with noise: once it has settled, the level may drift one way."""
+    governor = make_governor()
+
+    def sample(t: float) -> Sample:
+        return make_sample(t, base + noise[int(t * 7) % len(noise)])
+
+    run(governor, sample, 0, 100)
+    decisions = run(governor, sample, 100, 800)
+    steps = [after.rung - before.rung for before, after in pairwise(decisions)]
+    assert not (any(step > 0 for step in steps) and any(step < 0 for step in steps))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(45, 95), min_size=2, max_size=6))
+def test_constant_temperature_hotter_settles_no_higher(temperatures: list[float]) -> None:
+    settled = []
+    for celsius in sorted(temperatures):
+        governor = make_governor()
+        settled.append(run(governor, lambda t, c=celsius: make_sample(t, c), 0, 400)[-1].rung)
+    assert settled == sorted(settled, reverse=True)
+
+
+def test_a_raise_that_is_taken_back_waits_longer_each_time() -> None:
+    """A plant whose temperature follows the level at once: any raise above 4 bits is too hot."""
+    governor = make_governor()
+    decisions: list[Decision] = []
+    for second in range(3600):
+        celsius = 76.0 if governor.level > 4 else 69.0
+        decisions.append(governor.step(make_sample(float(second), celsius)))
+    raises = [d.time for d in decisions if d.changed and d.bits > d.previous_bits == 4]
+    gaps = [b - a for a, b in pairwise(raises)]
+    assert gaps[0] < 60 and gaps[-1] >= 600
+    assert sum(decision.changed for decision in decisions) <= 30
+
+
+# Any input ----------------------------------------------------------------------------------------
+
+ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-50, 130)
+QUALITIES = st.sampled_from(list(Quality))
+
+
+@st.composite
+def any_samples(draw: st.DrawFn) -> list[Sample]:
+    samples = []
+    now = 0.0
+    for _ in range(draw(st.integers(1, 60))):
+        now += draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 5.0, 30.0, 4000.0]))
+        shown = draw(st.sampled_from([now, now, now, now - 100.0, math.nan, math.inf]))
+        zones = tuple(
+            make_zone(draw(ANY_FLOAT | st.none()), now, draw(QUALITIES), name)
+            for name in draw(st.sets(st.sampled_from(["cpu", "soc", "gpu"])))
+        )
+        charge = Reading(draw(ANY_FLOAT | st.none()), now, draw(QUALITIES), "battery")
+        battery = Battery(draw(st.booleans()), charge, draw(st.none() | st.booleans()))
+        samples.append(
+            Sample(
+                shown,
+                zones,
+                battery,
+                draw(st.none() | st.booleans()),
+                draw(st.none() | st.floats(0, 1)),
+                draw(st.none() | st.floats(0, 100)),
+            )
+        )
+    return samples
+
+
+@settings(max_examples=80, deadline=None)
+@given(any_samples(), st.lists(st.tuples(st.sampled_from(LEVELS), ANY_FLOAT), max_size=20))
+def test_invariants_for_any_input(
+    samples: list[Sample], latencies: list[tuple[int, float]]
+) -> None:
+    governor = make_governor()
+    decisions = []
+    for sample in samples:
+        for bits, seconds in latencies:
+            governor.observe_latency(bits, seconds)
+        decisions.append(governor.step(sample))
+        decision = decisions[-1]
+        assert decision.bits in LEVELS and decision.bits == governor.level
+        assert 0 <= decision.rung <= governor.ladder.top
+        assert decision.bits <= min(decision.caps.values()), "never above a cap"
+        assert decision.why and decision.cause
+        assert governor.paused == (governor.frame_interval_s == math.inf)
+    last_change = decisions[0].time
+    for before, after in pairwise(decisions):
+        assert after.time >= before.time
+        assert after.changed == (after.rung != before.rung)
+        assert after.previous_bits == before.bits
+        if after.rung > before.rung:
+            assert after.rung == before.rung + 1, "one rung at a time"
+            assert after.time - last_change >= 20, "no sooner than the dwell"
+        if after.changed:
+            assert after.cause in decision.caps
+            last_change = after.time
+
+
+@settings(max_examples=30, deadline=None)
+@given(any_samples())
+def test_same_samples_same_decisions(samples: list[Sample]) -> None:
+    first, second = make_governor(), make_governor()
+    assert [repr(first.step(s)) for s in samples] == [repr(second.step(s)) for s in samples]
