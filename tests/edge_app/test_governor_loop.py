@@ -103,7 +103,7 @@ def test_required_sensor_that_is_missing(table: str) -> None:
     with pytest.raises(AppError, match=f"{table}.required = false") as caught:
         loop.start()
     assert caught.value.exit_code == EXIT_SENSOR and not decisions
-    _, loop, decisions = start_loop(lambda t: make_sample(t, COOL, 0.5), f"{table}.required=true")
+    _, loop, decisions = start_loop(lambda t: make_sample(t, 50.0, 0.5), f"{table}.required=true")
     loop.start()
     loop.stop()
     assert decisions
