@@ -10,11 +10,12 @@ from rich.console import Console
 
 _HELP = """Turn a finished run of `train` into one model file that holds every precision level.
 
-The file is written beside its place and asked itself: its logits are compared with the oracle's, its
-accuracy on the whole test set with the trained network's. Only if both agree does it get its name.
+The file is written beside its place and asked itself: its logits are compared with the oracle's, \
+its accuracy on the whole test set with the trained network's. Only if both agree does it get its \
+name.
 
-Exit codes: 0 the file is ready; 1 the network cannot be exported, or the file does not compute what
-was trained (nothing is written); 2 wrong usage, not a finished run, or no test set.
+Exit codes: 0 the file is ready; 1 the network cannot be exported, or the file does not compute \
+what was trained (nothing is written); 2 wrong usage, not a finished run, or no test set.
 """
 
 
@@ -56,12 +57,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
 
 
-def main() -> None:
-    """Run the command line."""
-    app = typer.Typer(add_completion=False)
-    app.command(help=_HELP)(_command)
-    app(prog_name="python -m export")
-
+app = typer.Typer(add_completion=False)
+app.command(help=_HELP)(_command)
 
 if __name__ == "__main__":
-    main()
+    app(prog_name="python -m export")

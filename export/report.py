@@ -54,7 +54,8 @@ def metadata(
         "test_images": images,
         "accuracy_note": "top-1, measured by running this program on every image of the test set",
         "stem": "16-bit fixed-point weights on 8-bit pixels",
-        "recipe_sha256": run.recipe.fingerprint(),
+        # The fingerprint of the code that trained; a later one may know more keys.
+        "recipe_sha256": run.report.get("recipe_sha256") or run.recipe.fingerprint(),
         "commit": run.report["commit"],
         "training": {key: run.report[key] for key in _PROVENANCE if key in run.report},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
