@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key"
     )
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME); resumed if begun")
+    parser.add_argument(
+        "--out", type=Path, help="run folder (default: runs/NAME); resumed if begun"
+    )
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:

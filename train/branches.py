@@ -8,6 +8,7 @@ activations.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -138,13 +139,8 @@ class MultiBranchNet(nn.Module):
         bodies = []
         for branch in range(1, max(max(s) for s in self.selection.values()) + 1):
             used = tuple(b for b in self.bits if branch in self.selection[b])
-            bodies.append(
-                ResNetBody(
-                    spec,
-                    conv=lambda i, o, k, s, used=used: BranchConv(i, o, k, s, used),
-                    norm=lambda c, used=used: SwitchableBatchNorm(c, used),
-                )
-            )
+            conv = partial(BranchConv, bits=used)
+            bodies.append(ResNetBody(spec, conv, partial(SwitchableBatchNorm, bits=used)))
         self.branches = nn.ModuleList(bodies)
         self.classifier = nn.Linear(spec.widths[-1], self.num_classes)
 

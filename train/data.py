@@ -58,9 +58,12 @@ def load_dataset(recipe: DataRecipe, split: str) -> Dataset:
     root = Path(recipe.root).expanduser()
     if not recipe.root or not root.is_dir():
         raise RecipeError(
-            f"data.root: no folder '{recipe.root}'; give the folder that holds 'train' and 'test' "
-            "image folders or torchvision's 'cifar-10-batches-py' (--set data.root=FOLDER)"
+            f"data.root: no folder '{recipe.root}'; give the folder that holds one folder of images "
+            "for each class, or 'train' and 'test' with these inside, or torchvision's "
+            "'cifar-10-batches-py' (--set data.root=FOLDER)"
         )
+    if recipe.dataset == "images":
+        return _own_images(root, split, recipe.size)
     if (root / "cifar-10-batches-py").is_dir():
         return _torchvision_cifar10(root, split)
     if (root / split).is_dir():
@@ -91,35 +94,82 @@ def _torchvision_cifar10(root: Path, split: str) -> Dataset:
     return Dataset(source.data, labels, CIFAR10_LABELS, f"cifar10 {split} ({len(labels)})")
 
 
-def _image_folder(folder: Path, classes: tuple[str, ...], name: str) -> Dataset:
-    """A tree ``folder/<class>/<image>``, decoded once and cached beside the system's caches."""
-    found = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+def _own_images(root: Path, split: str, size: int) -> Dataset:
+    """``root/{train,test}/<class>/<image>``, or ``root/<class>/<image>`` with a fifth held out."""
+    divided = [(root / name).is_dir() for name in ("train", "test")]
+    if any(divided) and not all(divided):
+        raise RecipeError(f"data.root: '{root}' has 'train' or 'test' but not both")
+    classes = _subfolders(root / "train" if all(divided) else root)
+    if len(classes) < 2:
+        raise RecipeError(
+            f"data.root: '{root}' needs at least two folders of images, one for each class"
+        )
+    name = f"{root.name} {'held-out' if split == 'test' else split}"
+    if all(divided):
+        return _image_folder(root / split, classes, name, size)
+    return _image_folder(root, classes, name, size, hold_out=split)
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
+
+
+def _held_out(file: Path) -> bool:
+    """A fifth of all file names, the same ones whatever is added later."""
+    return hashlib.sha256(file.name.encode()).digest()[0] % 5 == 0
+
+
+def _image_folder(
+    folder: Path,
+    classes: tuple[str, ...],
+    name: str,
+    size: int | None = None,
+    hold_out: str | None = None,
+) -> Dataset:
+    """A tree ``folder/<class>/<image>``, decoded once and cached beside the system's caches.
+
+    ``size``: the side of the square that every image becomes; None where all have one size already.
+    ``hold_out``: take the "test" or the "train" part of an undivided folder.
+    """
+    found = _subfolders(folder)
     if found != classes:
         missing = sorted(set(classes) - set(found)) or sorted(set(found) - set(classes))
         raise RecipeError(f"{folder}: expected one folder per class; differs at {missing}")
-    files = [sorted(p for p in (folder / c).iterdir() if p.is_file()) for c in classes]
-    for label, members in zip(classes, files, strict=True):
+    files = []
+    for label in classes:
+        members = [p for p in (folder / label).iterdir() if p.is_file() and p.name[0] != "."]
+        if hold_out is not None:
+            members = [p for p in members if _held_out(p) == (hold_out == "test")]
         if not members:
-            raise RecipeError(f"{folder / label}: no images in this class")
+            raise RecipeError(f"{folder / label}: too few images in this class (none for {name})")
+        files.append(sorted(members))
     labels = np.repeat(np.arange(len(classes)), [len(f) for f in files]).astype(np.int64)
-    images = _decode_cached([p for members in files for p in members])
+    images = _decode_cached([p for members in files for p in members], size)
     return Dataset(images, labels, classes, f"{name} ({len(labels)})")
 
 
-def _decode_cached(files: list[Path]) -> Images:
-    listing = "\n".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+def _decode_cached(files: list[Path], size: int | None) -> Images:
+    listing = "\n".join(
+        [str(size), *(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)]
+    )
     key = hashlib.sha256(listing.encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "edge-app-train"
     file = cache / f"images-{key}.npy"
     if file.exists():
         cached: Images = np.load(file)
         return cached
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     def decode(path: Path) -> Images:
         try:
             with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"), dtype=np.uint8)
+                pixels = ImageOps.exif_transpose(image).convert("RGB")
+                if size is not None:
+                    # The device crops and averages likewise before it runs the network.
+                    pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BOX)
+                return np.asarray(pixels, dtype=np.uint8)
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read as an image: {error}") from None
 
@@ -146,7 +196,9 @@ def generator(*key: int) -> torch.Generator:
 class Batches:
     """Shuffled, augmented batches of a dataset that lies on ``device`` as uint8 NCHW."""
 
-    def __init__(self, dataset: Dataset, recipe: DataRecipe, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, recipe: DataRecipe, seed: int, device: torch.device
+    ) -> None:
         self.images = torch.from_numpy(dataset.images).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self.recipe = recipe
@@ -162,9 +214,12 @@ class Batches:
         The last, incomplete batch of an epoch is left out; the next epoch shuffles anew.
         """
         if self._order[0] != epoch:
-            self._order = epoch, torch.randperm(
-                len(self.labels), generator=generator(self.seed, epoch)
-            ).to(self.images.device)
+            self._order = (
+                epoch,
+                torch.randperm(len(self.labels), generator=generator(self.seed, epoch)).to(
+                    self.images.device
+                ),
+            )
         chosen = self._order[1][step * self.batch : (step + 1) * self.batch]
         images = augment(self.images[chosen], self.recipe, generator(self.seed, epoch, step))
         return images, self.labels[chosen]

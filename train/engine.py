@@ -23,7 +23,7 @@ from torch import Tensor
 from train.branches import MultiBranchNet
 from train.data import Batches, Dataset, generator, load_dataset
 from train.methods import mbquant
-from train.quantizers import FULL_PRECISION, compile_quantizers
+from train.quantizers import compile_quantizers
 from train.recipe import Recipe, RecipeError, difference, load_recipe, to_toml
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -99,9 +99,7 @@ class Trainer:
             momentum=recipe.train.momentum,
             weight_decay=recipe.train.weight_decay,
         )
-        self.adam = torch.optim.Adam(
-            self.network.range_parameters(), lr=recipe.train.quantizer_lr
-        )
+        self.adam = torch.optim.Adam(self.network.range_parameters(), lr=recipe.train.quantizer_lr)
         self.progress = Progress()
         self._started = time.monotonic()
         self._load_checkpoint()
@@ -139,9 +137,7 @@ class Trainer:
 
     def _start_quantised(self) -> None:
         images = [self.batches.get(-1, i)[0] for i in range(self._calibration_batches())]
-        mbquant.calibrate(
-            self.network, torch.cat(images), self.recipe.method.weight_sigmas
-        )
+        mbquant.calibrate(self.network, torch.cat(images), self.recipe.method.weight_sigmas)
         self.sgd.state.clear()
         self.progress.phase, self.progress.epoch, self.progress.step = "quantised", 0, 0
         self._save_checkpoint()
@@ -164,9 +160,7 @@ class Trainer:
             cosine = 0.5 * (1.0 + math.cos(math.pi * done / total))
             self.sgd.param_groups[0]["lr"] = lr * cosine
             self.adam.param_groups[0]["lr"] = self.recipe.train.quantizer_lr * cosine
-            images, labels = self.batches.get(
-                first_epoch + self.progress.epoch, self.progress.step
-            )
+            images, labels = self.batches.get(first_epoch + self.progress.epoch, self.progress.step)
             self.sgd.zero_grad(set_to_none=True)
             self.adam.zero_grad(set_to_none=True)
             losses = step_function(
@@ -202,11 +196,10 @@ class Trainer:
         if progress.step == self.batches.steps:
             progress.step = 0
             progress.epoch += 1
-            progress.history.append(
-                {"phase": progress.phase, "epoch": progress.epoch}
-                | {f"loss{bits}": value for bits, value in values.items()}
-                | {f"accuracy{b}": a for b, a in self._epoch_accuracy().items()}
-            )
+            entry: dict[str, float | str] = {"phase": progress.phase, "epoch": progress.epoch}
+            entry |= {f"loss{bits}": value for bits, value in values.items()}
+            entry |= {f"accuracy{b}": a for b, a in self._epoch_accuracy().items()}
+            progress.history.append(entry)
             self._save_checkpoint()
 
     def _epoch_accuracy(self) -> dict[int, float]:
@@ -294,7 +287,7 @@ class Trainer:
         with safe_open(file, framework="pt", device=str(self.device)) as stored:
             self.progress = Progress(**json.loads(stored.metadata()["progress"]))
             groups: dict[str, dict[str, Tensor]] = {"model": {}, "sgd": {}, "adam": {}}
-            for key in stored.keys():
+            for key in stored.keys():  # noqa: SIM118 (no mapping)
                 group, _, rest = key.partition(".")
                 groups[group][rest] = stored.get_tensor(key)
         self.network.load_state_dict(groups["model"])
@@ -309,9 +302,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(
-    network: MultiBranchNet, dataset: Dataset, batch: int = 500
-) -> dict[int, float]:
+def evaluate(network: MultiBranchNet, dataset: Dataset, batch: int = 500) -> dict[int, float]:
     """Accuracy (0..1) of every level on ``dataset``, in float32 with running statistics."""
 
     def logits(features: Tensor) -> dict[int, Tensor]:
@@ -371,7 +362,7 @@ def load_run(folder: str | Path) -> LoadedRun:
         metadata = stored.metadata()
         state = {
             key.removeprefix("model."): stored.get_tensor(key)
-            for key in stored.keys()
+            for key in stored.keys()  # noqa: SIM118 (no mapping)
             if key.startswith("model.")
         }
     network = _network(

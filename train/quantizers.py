@@ -120,9 +120,7 @@ class BranchConv(nn.Module):
         self.stride = stride
         self.padding = kernel_size // 2
         self.bits = bits
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels, kernel_size, kernel_size)
-        )
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.weight_lower = nn.Parameter(torch.tensor(-1.0))
         self.weight_upper = nn.Parameter(torch.tensor(1.0))

@@ -23,10 +23,17 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which images. ``root`` is not needed for ``digits``, which scikit-learn carries."""
+    """Which images.
+
+    ``digits`` needs no ``root``: scikit-learn carries it. ``cifar10`` reads torchvision's format or
+    ``root/{train,test}/<class>/<image>``. ``images`` is your own: the same tree, or
+    ``root/<class>/<image>``, of which every fifth image is held out; each image's centred square is
+    scaled to ``size`` pixels.
+    """
 
     dataset: str = "digits"
     root: str = ""
+    size: int = 32
     batch: int = 128
     flip: bool = False
     crop_padding: int = 0
@@ -97,24 +104,26 @@ class Recipe:
     def fingerprint(self) -> str:
         """SHA-256 of the resolved recipe; equal recipes give equal fingerprints.
 
-        Where the data lie and how often a checkpoint is written do not change the result, so they
-        are left out.
+        The folders of the data and of a starting checkpoint, and how often checkpoints are written,
+        do not change the result, so they are left out.
         """
         neutral = dataclasses.replace(
             self,
             data=dataclasses.replace(self.data, root=""),
+            pretrain=dataclasses.replace(self.pretrain, init=Path(self.pretrain.init).name),
             train=dataclasses.replace(self.train, checkpoint_minutes=0.0),
         )
         return hashlib.sha256(to_toml(neutral).encode()).hexdigest()
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.dataset": ("digits", "cifar10"),
+    "data.dataset": ("digits", "cifar10", "images"),
     "network.name": ("resnet20", "resnet8"),
     "method.name": ("mbquant",),
     "train.precision": ("float32", "bfloat16"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
+    "data.size": (8, 512),
     "data.batch": (2, 65536),
     "data.crop_padding": (0, 64),
     "method.weight_sigmas": (0.1, 10),
@@ -150,7 +159,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"{file}: not readable as TOML: {error}") from None
     for override in overrides or []:
         _apply_override(tree, override)
-    return _build(Recipe, tree, "", str(file))
+    recipe: Recipe = _build(Recipe, tree, "", str(file))
+    return recipe
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -196,7 +206,9 @@ def _convert(hint: Any, value: Any, key: str, file: str) -> Any:
         value = float(value)
     if hint in (int, float, str, bool):
         if type(value) is not hint:
-            raise wrong({int: "an integer", float: "a number", str: "a string"}.get(hint, "true or false"))
+            raise wrong(
+                {int: "an integer", float: "a number", str: "a string"}.get(hint, "true or false")
+            )
     elif isinstance(value, list):
         known = (2, 4, 6, 8)
         if not value or len(set(value)) != len(value) or any(v not in known for v in value):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_declared: torch.library.Library | None = None  # torch forgets the schemas when this is collected
+_declared: Any = None  # torch forgets the schemas when this is collected
 
 
 def torchvision_datasets() -> Any:
@@ -22,7 +22,7 @@ def torchvision_datasets() -> Any:
         if "torchvision::nms" not in str(error):
             raise
     global _declared
-    _declared = torch.library.Library("torchvision", "DEF")
+    _declared = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     _declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return importlib.import_module("torchvision.datasets")

@@ -12,7 +12,9 @@ from train.methods import mbquant
 from train.recipe import NetworkRecipe, Recipe
 
 
-def _digits(count: int, network: str = "resnet8") -> tuple[MultiBranchNet, torch.Tensor, torch.Tensor]:
+def _digits(
+    count: int, network: str = "resnet8"
+) -> tuple[MultiBranchNet, torch.Tensor, torch.Tensor]:
     dataset = load_dataset(DataRecipe(), "train")
     net = build_network(Recipe(network=NetworkRecipe(network)), dataset)
     images = torch.from_numpy(dataset.images[:count]).permute(0, 3, 1, 2)
