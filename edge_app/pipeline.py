@@ -141,7 +141,6 @@ class Pipeline:
                 now = self._clock.now()
                 if self._governor.paused:
                     self._clock.sleep(SLICE_S)
-                    due = self._clock.now()
                     continue
                 if now < due:
                     self._clock.sleep(min(due - now, SLICE_S))

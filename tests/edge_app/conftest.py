@@ -18,8 +18,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def environment() -> dict[str, str]:
     """Ours, without what would make the child's output depend on who runs the tests."""
-    changes = {"COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
-    return {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | changes
+    unwanted = ("FORCE_COLOR", "PYTHONUNBUFFERED")
+    return {key: os.environ[key] for key in os.environ if key not in unwanted} | {"COLUMNS": "120"}
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,8 @@ def write_digits(folder: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_the_run_without_noise() -> None:
-    command = f"{sys.executable} -m edge_app run --jsonl - --max-frames 100 | head -n 2"
+    # With Python's buffer in place, which would be written once more at the end.
+    command = f"env -u PYTHONUNBUFFERED {sys.executable} -m edge_app run --jsonl - | head -n 2"
     result = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"],
         capture_output=True,
@@ -291,6 +292,8 @@ def test_on_a_terminal_a_live_line_is_drawn_on_stderr_only() -> None:
     assert len(records(output)) > 5
     text = screen.decode()
     assert " fps | " in text and "\x1b[2K" in text
+    # The cursor is back.
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert "p99 ms" in text
 
 
