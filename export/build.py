@@ -102,7 +102,7 @@ def _load(directory: Path) -> LoadedRun:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         # What the file formats and PyTorch raise for a damaged folder, often on many lines.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"{directory}: is damaged ({reason}); train it again") from error
 
 
