@@ -116,15 +116,15 @@ class ThermalTracker:
                 self._take(zone, now)
         for name, track in self._tracks.items():
             if name not in present:
-                track.problem = "it has vanished"
+                track.problem = "gone"
         self.sight = self._look(now)
-        seeing = [track for track in self._tracks.values() if track.last_ok == now]
-        self.fresh = bool(seeing)
-        if not seeing:
+        self.fresh = any(track.last_ok == now for track in self._tracks.values())
+        if not self.fresh:
             # The last known heat keeps its hold until the fail-safe has taken over.
             return
-        self.heat = self._hottest()
-        trips = [track.median_c - track.limits.pause_c for track in seeing]
+        known = self._known()
+        self.heat = self._hottest(known)
+        trips = [track.median_c - track.limits.pause_c for track in known.values()]
         self.paused = max(trips) >= (-PAUSE_HYSTERESIS_C if self.paused else 0.0)
         if step_s > GAP_S:
             self._integral = 0.0
@@ -199,13 +199,19 @@ class ThermalTracker:
                 worst = sight
         return worst
 
-    def _hottest(self) -> Heat:
-        """The zone with the least headroom among those that ever worked."""
+    def _known(self) -> dict[str, ZoneTrack]:
+        """The zones whose newest temperature counts: one that has been lost keeps its hold, one
+        that turned out to be stuck never told anything."""
+        return {
+            name: track
+            for name, track in self._tracks.items()
+            if track.last_ok != -math.inf and not track.stuck
+        }
+
+    def _hottest(self, known: dict[str, ZoneTrack]) -> Heat:
+        """The zone with the least headroom."""
         ahead = self._policy.thermal.forecast_s
-        known = [
-            (name, track) for name, track in self._tracks.items() if track.last_ok != -math.inf
-        ]
-        critical = any(track.median_c >= track.limits.critical_c for _, track in known)
+        critical = any(track.median_c >= track.limits.critical_c for track in known.values())
         heats = [
             Heat(
                 name,
@@ -215,6 +221,6 @@ class ThermalTracker:
                 self._integral,
                 critical,
             )
-            for name, track in known
+            for name, track in known.items()
         ]
         return min(heats, key=lambda heat: heat.headroom)

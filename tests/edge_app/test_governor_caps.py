@@ -110,6 +110,29 @@ def test_constant_firmware_zone_beside_a_working_one_does_not_matter() -> None:
     assert run(make_governor(), sample, 0, 600)[-1].bits == 8
 
 
+def test_zone_stuck_at_a_high_value_does_not_hold_the_level_down() -> None:
+    def sample(t: float) -> Sample:
+        quality = Quality.STUCK if t > 300 else Quality.OK
+        zones = (make_zone(77.0, t, quality, "acpitz"), make_zone(COOL, t, name="x86_pkg_temp"))
+        return Sample(t, zones, no_battery(t))
+
+    decisions = run(make_governor(), sample, 0, 600)
+    assert decisions[299].bits == 4 and decisions[-1].bits == 8
+
+
+def test_pause_outlasts_the_zone_that_called_for_it() -> None:
+    governor = make_governor()
+
+    def sample(t: float) -> Sample:
+        zones = (make_zone(COOL, t, name="soc"),)
+        if t < 5:
+            zones += (make_zone(97.0, t, name="cpu"),)
+        return Sample(t, zones, no_battery(t))
+
+    run(governor, sample, 0, 60)
+    assert governor.paused
+
+
 def test_losing_one_of_two_working_zones_matters() -> None:
     def sample(t: float) -> Sample:
         zones = (make_zone(COOL, t, name="soc"),)
