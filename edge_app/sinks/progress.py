@@ -67,7 +67,7 @@ class Status:
         if record:
             parts.append(f"{record.infer_s * 1e3:.2f} ms")
             if self._correct:
-                parts.append(f"accuracy {sum(self._correct) / len(self._correct):.0%}")
+                parts.append(f"accuracy {sum(self._correct) / len(self._correct):.1%}")
             parts.append(f"frame {record.seq}: {record.label} {record.probability:.0%}")
         return " | ".join(parts)
 

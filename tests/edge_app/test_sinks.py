@@ -166,7 +166,7 @@ def test_the_status_names_level_cause_sensors_rate_and_latency() -> None:
         status.add_frame(record(seq=seq, cause="thermal", bits=4, truth=truth))
     status.decision = decision(battery_charge=0.5)
     assert status.text() == (
-        "4 bits (thermal) | 79.0 °C | battery 50% | 4.0 fps | 0.30 ms | accuracy 80% | "
+        "4 bits (thermal) | 79.0 °C | battery 50% | 4.0 fps | 0.30 ms | accuracy 80.0% | "
         "frame 4: seven 94%"
     )
     now = 60.0
