@@ -12,12 +12,14 @@ NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name 'CMakeLi
 EXECUTORCH := executorch==1.5.1
 BUILD_TOOLS := "scikit-build-core>=0.11" "nanobind>=2.7" "cmake>=3.28" ninja
 
-.PHONY: run test lint format plot clean
+.PHONY: run test setup lint format plot clean
 
 run: $(VENV)/device.stamp
 	@mkdir -p runs
 	$(BIN)/edge-app run --replay-sensors heat-and-recover --duration 45 --jsonl runs/demo.jsonl
 	@echo "Every frame is in runs/demo.jsonl. Next: $(BIN)/edge-app run --camera"
+
+setup: $(VENV)/server.stamp
 
 test: $(VENV)/server.stamp lint
 	$(BIN)/python -m pytest
@@ -35,6 +37,7 @@ format: $(VENV)/server.stamp
 
 # The picture in the README.
 plot: $(VENV)/server.stamp run
+	@mkdir -p docs
 	$(BIN)/edge-app log plot runs/demo.jsonl -o docs/run.png
 
 $(VENV)/bin/python:
