@@ -1,6 +1,6 @@
 """How busy the CPUs are, and with whose work.
 
-/proc/stat and /proc/pressure/cpu below the same root as everything else, so that a copy of
+psutil's CPU times and /proc/pressure/cpu, below the same root as everything else, so that a copy of
 another machine's files gives that machine's load.
 """
 
@@ -10,14 +10,13 @@ import re
 import time as process_clock
 from dataclasses import dataclass
 
+import psutil
+
 from edge_app.sensors.root import SysRoot
 from edge_app.sensors.types import Quality, SensorStatus
 
 STAT = "proc/stat"
 PRESSURE = "proc/pressure/cpu"
-TICKS_PER_S = 100
-"""USER_HZ, which the kernel's ABI fixes on every architecture that Python runs on but Alpha."""
-
 AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 
 
@@ -53,18 +52,17 @@ class CpuLoad:
         return Load(busy, other, float(match[1]) if match else None)
 
     def _times(self) -> tuple[float, float, float] | None:
-        """All CPU time, what of it was idle, and our own, in ticks since the start."""
-        text = self._root.read(STAT).text or ""
-        fields = text.split("\n", 1)[0].split()
-        if len(fields) < 6 or fields[0] != "cpu":
-            return None
+        """All CPU time, what of it was idle, and our own, in seconds since the start."""
+        psutil.PROCFS_PATH = str(self._root.root / "proc")
         try:
-            # user nice system idle iowait irq softirq steal; guest time is part of user.
-            ticks = [int(field) for field in fields[1:9]]
-        except ValueError:
+            times = psutil.cpu_times()
+        except (OSError, ValueError, IndexError, TypeError):
+            # No such file, or one without the fields that psutil expects.
             return None
-        own = process_clock.process_time() * TICKS_PER_S if self._root.is_this_machine else 0.0
-        return float(sum(ticks)), float(ticks[3] + ticks[4]), own
+        # What a guest used is part of user and nice, too.
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        own = process_clock.process_time() if self._root.is_this_machine else 0.0
+        return total, times.idle + getattr(times, "iowait", 0.0), own
 
     def describe(self, load: Load) -> list[SensorStatus]:
         """One status for the load of others and one for pressure stall information."""
