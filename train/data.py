@@ -89,7 +89,13 @@ def _digits(split: str) -> Dataset:
 def _torchvision_cifar10(root: Path, split: str) -> Dataset:
     from train.vision import torchvision_datasets
 
-    source = torchvision_datasets().CIFAR10(str(root), train=split == "train", download=False)
+    try:
+        source = torchvision_datasets().CIFAR10(str(root), train=split == "train", download=False)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"data.root: '{root}/cifar-10-batches-py' does not match the published files ({error});"
+            " unpack the archive again"
+        ) from None
     labels = np.asarray(source.targets, dtype=np.int64)
     return Dataset(source.data, labels, CIFAR10_LABELS, f"cifar10 {split} ({len(labels)})")
 

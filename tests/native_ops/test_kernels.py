@@ -274,7 +274,13 @@ def test_bad_arguments_are_errors() -> None:
             call(position, value)
     with pytest.raises(ValueError, match=r"'sse9' is not .* choose from reference"):
         call(9, 3, isa="sse9")
-    for offset, message in [(0, "magic"), (8, "version"), (12, "kind"), (16, "size"), (28, "shape")]:
+    for offset, message in [
+        (0, "magic"),
+        (8, "version"),
+        (12, "kind"),
+        (16, "size"),
+        (28, "shape"),
+    ]:
         tampered = weight.copy()
         tampered[offset] = 99
         with pytest.raises(ValueError, match=message):

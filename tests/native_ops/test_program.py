@@ -24,7 +24,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
 def metadata(network: integer.IntegerNetwork) -> dict[str, Any]:
     height, width = network.input_size
     return {
-        "levels": {str(bits): {"branches": level.branches} for bits, level in network.levels.items()},
+        "levels": {
+            str(bits): {"branches": level.branches} for bits, level in network.levels.items()
+        },
         "labels": network.labels,
         "input": {"height": height, "width": width},
     }
@@ -121,6 +123,7 @@ def test_instruction_sets_agree(model: Path) -> None:
 def test_unknown_instruction_set_is_an_error(model: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", f"import native_ops; native_ops.Program.open({str(model)!r})"],
+        check=False,
         env={**os.environ, "EDGE_NATIVE_ISA": "sse9"},
         capture_output=True,
         text=True,
@@ -223,12 +226,11 @@ print(refused)
 
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped"])
-def test_damage_is_always_refused(
-    model: Path, contents: bytes, tmp_path: Path, kind: str
-) -> None:
+def test_damage_is_always_refused(model: Path, contents: bytes, tmp_path: Path, kind: str) -> None:
     """Every truncation, and thousands of flipped bits, in a process of their own."""
     result = subprocess.run(
         [sys.executable, "-c", CHILD, str(model), str(tmp_path / "damaged.pte"), kind],
+        check=False,
         capture_output=True,
         text=True,
     )

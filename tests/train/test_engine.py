@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from train.__main__ import main
 from train.data import CIFAR10_LABELS, DataRecipe, augment, generator, load_dataset
 from train.engine import Trainer, TrainingError
 from train.recipe import RecipeError, difference, load_recipe, to_toml
+from train.vision import torchvision_datasets
 
 SMALL = [
     "network.name=resnet8",
@@ -90,7 +92,10 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) 
         ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
         ("train.epochs=many", "train.epochs: expected an integer"),
         ("train.lr=-1", "train.lr: expected a value from 0 to 10"),
-        ("data.dataset=cifar100", "expected one of digits, cifar10; did you mean 'cifar10'?"),
+        (
+            "data.dataset=cifar100",
+            "expected one of digits, cifar10, images; did you mean 'cifar10'?",
+        ),
         ("method.bits=[2,3]", "expected a list of different levels"),
         ("train.compile=1", "expected true or false"),
         ("seed", "expected key=value"),
@@ -104,12 +109,15 @@ def test_wrong_recipes_are_explained(override: str, message: str) -> None:
 
 
 def test_recipes_round_trip(tmp_path: Path) -> None:
-    for name in ("digits", "cifar10-resnet20"):
+    for name in ("digits", "images", "cifar10-resnet20"):
         recipe = load_recipe(name)
         (tmp_path / "r.toml").write_text(to_toml(recipe))
         assert load_recipe(tmp_path / "r.toml") == recipe
         assert difference(recipe, recipe) == []
-    moved = load_recipe("cifar10-resnet20", ["data.root=/elsewhere"])
+    moved = load_recipe(
+        "cifar10-resnet20",
+        ["data.root=/elsewhere", "pretrain.init=/mnt/resnet20-cifar10-fp32.safetensors"],
+    )
     assert moved.fingerprint() == recipe.fingerprint()
     assert load_recipe("cifar10-resnet20", ["seed=9"]).fingerprint() != recipe.fingerprint()
 
@@ -134,17 +142,35 @@ def test_image_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [int(i[0, 0, 0]) // 20 for i in dataset.images] == dataset.labels.tolist()
 
 
-def test_torchvision_layout(tmp_path: Path) -> None:
+def test_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    rng = np.random.default_rng(0)
-    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
-    for name in names:
-        pixels = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 3, 9, 1]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CIFAR10_LABELS)}))
+    random = np.random.default_rng(0)
+    checksums = {}
+
+    def write(name: str, content: object) -> None:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        checksums[name] = hashlib.md5(data).hexdigest()
+
+    pixels = {}
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        pixels[name] = random.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+        write(name, {"data": pixels[name].reshape(4, 3072), "labels": [0, 3, 9, 1]})
+    write("batches.meta", {"label_names": list(CIFAR10_LABELS)})
     with pytest.raises(RecipeError, match="does not match the published"):
         load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+
+    # torchvision's own reader, with the checksums of these small files.
+    reader = torchvision_datasets().CIFAR10
+    listed = list(checksums.items())
+    monkeypatch.setattr(reader, "train_list", listed[:5])
+    monkeypatch.setattr(reader, "test_list", listed[5:6])
+    meta = {**reader.meta, "md5": checksums["batches.meta"]}
+    monkeypatch.setattr(reader, "meta", meta)
+    train, test = (load_dataset(DataRecipe("cifar10", str(tmp_path)), s) for s in ("train", "test"))
+    assert train.images.shape == (20, 32, 32, 3) and train.labels.tolist() == [0, 3, 9, 1] * 5
+    np.testing.assert_array_equal(test.images, pixels["test_batch"].transpose(0, 2, 3, 1))
 
 
 def test_data_errors_name_the_place(tmp_path: Path) -> None:
@@ -155,7 +181,7 @@ def test_data_errors_name_the_place(tmp_path: Path) -> None:
     _image_tree(tmp_path)
     for image in (tmp_path / "train" / "cat").iterdir():
         image.unlink()
-    with pytest.raises(RecipeError, match="cat: no images in this class"):
+    with pytest.raises(RecipeError, match="cat: too few images in this class"):
         load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
     (tmp_path / "train" / "cat").rmdir()
     with pytest.raises(RecipeError, match=r"differs at \['cat'\]"):
@@ -163,6 +189,36 @@ def test_data_errors_name_the_place(tmp_path: Path) -> None:
     (tmp_path / "test" / "cat" / "0.png").write_bytes(b"not an image")
     with pytest.raises(RecipeError, match="cannot be read as an image"):
         load_dataset(DataRecipe("cifar10", str(tmp_path)), "test")
+
+
+def test_own_images_are_cropped_scaled_and_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "photos"
+    for index, label in enumerate(("cat", "dog")):
+        (root / label).mkdir(parents=True)
+        for n in range(30):
+            pixels = np.zeros((40, 60 + n, 3), np.uint8)
+            pixels[:, 10 + n // 2 : 50 + n // 2] = 100 * index + n  # the centred square
+            Image.fromarray(pixels).save(root / label / f"{n}.png")
+    (root / ".thumbnails").mkdir()
+    recipe = DataRecipe("images", str(root), size=16)
+    train, test = (load_dataset(recipe, split) for split in ("train", "test"))
+    assert train.classes == ("cat", "dog") and train.images.shape[1:] == (16, 16, 3)
+    values = [sorted(int(image[8, 8, 0]) for image in part.images) for part in (train, test)]
+    assert sorted(values[0] + values[1]) == [*range(30), *range(100, 130)], "each image once"
+    assert 4 <= len(test.labels) <= 20
+    assert [int(i[8, 8, 0]) // 100 for i in train.images] == train.labels.tolist()
+    # Divided by the user: every image of "test" is held out, none of "train".
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "own" / split / label).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(tmp_path / "own" / split / label / "x.png")
+    divided = load_dataset(DataRecipe("images", str(tmp_path / "own")), "test")
+    assert divided.images.shape == (2, 32, 32, 3)
+    with pytest.raises(RecipeError, match="at least two folders"):
+        load_dataset(DataRecipe("images", str(root / "cat")), "train")
 
 
 def test_augmentation_crops_and_flips_within_the_padded_image() -> None:
