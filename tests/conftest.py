@@ -34,7 +34,9 @@ def make_random_network(
 
     def shapes() -> list[tuple[int, int, int]]:
         ins = (widths[0], *widths[:-1])
-        return [(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip(ins, widths, strict=True))]
+        return [
+            (i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip(ins, widths, strict=True))
+        ]
 
     branches = sorted({branch for members in selection.values() for branch in members})
     codes: dict[tuple[int, int, str], Any] = {}

@@ -287,7 +287,7 @@ class Trainer:
         with safe_open(file, framework="pt", device=str(self.device)) as stored:
             self.progress = Progress(**json.loads(stored.metadata()["progress"]))
             groups: dict[str, dict[str, Tensor]] = {"model": {}, "sgd": {}, "adam": {}}
-            for key in stored.keys():  # noqa: SIM118 (no mapping)
+            for key in stored.keys():
                 group, _, rest = key.partition(".")
                 groups[group][rest] = stored.get_tensor(key)
         self.network.load_state_dict(groups["model"])
@@ -362,7 +362,7 @@ def load_run(folder: str | Path) -> LoadedRun:
         metadata = stored.metadata()
         state = {
             key.removeprefix("model."): stored.get_tensor(key)
-            for key in stored.keys()  # noqa: SIM118 (no mapping)
+            for key in stored.keys()
             if key.startswith("model.")
         }
     network = _network(
