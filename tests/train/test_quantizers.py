@@ -45,7 +45,7 @@ def test_gradients_are_those_of_the_clip_without_the_rounding() -> None:
         (function(*leaves) * weights).sum().backward()  # type: ignore[operator]
         return [leaf.grad for leaf in leaves]  # type: ignore[misc]
 
-    ours = gradients(lambda x, l, u: quantize(x, l, u, torch.tensor(15.0)))
+    ours = gradients(lambda x, lower, upper: quantize(x, lower, upper, torch.tensor(15.0)))
     for actual, expected in zip(ours, gradients(smooth), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
