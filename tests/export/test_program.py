@@ -13,8 +13,9 @@ from executorch.exir import to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.schema import KernelCall, Program, Tensor
 
-from export import compact, integer, ops, packing, program
+from export import compact, folding, integer, ops, packing, program
 from native_ops import container
+from train.branches import MultiBranchNet
 
 Maker = Callable[..., integer.IntegerNetwork]
 IMAGES = np.random.default_rng(5).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
@@ -87,6 +88,25 @@ def test_a_level_over_the_same_branches_adds_no_weights(random_network: Maker) -
     assert same_weights == weights
     affine_bytes = 2 * 8 * (64 + 64 + 128 + 128 + 128)
     assert both - alone < affine_bytes + 6000 < weights / 4
+
+
+@pytest.mark.slow
+def test_resnet20_takes_its_published_size_and_64_kb() -> None:
+    """Four levels: weights and scales of 0.34 MB by the published formula, the program around them."""
+    bits = (2, 4, 6, 8)
+    net = MultiBranchNet("resnet20", tuple("abcdefghij"), (32, 32), bits, (120.0,) * 3, (60.0,) * 3)
+    folded = folding.fold(net)
+    # Metadata of the usual length; random initialisation leaves every norm the same, which training
+    # does not: their bytes count whether or not the file shares them.
+    random = np.random.default_rng(0)
+    for level in folded.levels.values():
+        for _, _, conv in level.convolutions():
+            conv.scale[:] = random.normal(1, 0.1, conv.scale.shape)
+            conv.bias[:] = random.normal(0, 0.1, conv.bias.shape)
+    contents = program.lower(folded, {"text": "x" * 2000})
+    packed = program.pack_weights(folded)
+    assert packed.payload_bytes == 269_824
+    assert 337_960 < len(contents) < 337_960 + 64 * 1024
 
 
 def _constants(lowered: bytes) -> tuple[int, list[int]]:
