@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null)
 
 # The wheel of ExecuTorch holds the headers and libraries that native_ops compiles against; none of
-# its Python dependencies are needed for that.
+# its Python dependencies are needed for that, so pip would warn that they are missing.
 EXECUTORCH := executorch==1.5.1
 BUILD_TOOLS := "scikit-build-core>=0.11" "nanobind>=2.7" "cmake>=3.28" ninja
 
@@ -48,7 +48,7 @@ $(VENV)/device.stamp: $(VENV)/bin/python pyproject.toml CMakeLists.txt $(NATIVE)
 	$(PIP) install $(BUILD_TOOLS)
 	$(BIN)/python -c "import importlib.metadata as m; m.version('executorch')" 2>/dev/null \
 		|| $(PIP) install --no-deps $(EXECUTORCH)
-	$(PIP) install --no-build-isolation --editable .
+	$(PIP) install --no-build-isolation --no-warn-conflicts --editable .
 	@touch $@
 
 # torch first: what depends on it must not choose another build of it.
