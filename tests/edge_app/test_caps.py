@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_app.governor import load_policy
@@ -22,6 +22,8 @@ from edge_app.governor.caps import (
 from edge_app.governor.ladder import Rung, build_ladder
 from edge_app.governor.slowdown import Slowdown
 from edge_app.sensors import Quality, Reading, Zone
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 POLICY = load_policy(None)
 LADDER = build_ladder((2, 4, 6, 8), POLICY)
@@ -85,6 +87,7 @@ def test_budget_at_the_corners() -> None:
     assert thermal_budget(heat(91.0), 4.0) == pytest.approx(0.0)
 
 
+@unhurried
 @given(temperatures, temperatures, st.floats(0, 10), integrals, rungs)
 def test_hotter_never_allows_more(
     one: float, other: float, rise: float, integral: float, current: int
@@ -96,6 +99,7 @@ def test_hotter_never_allows_more(
     assert allowed[0] >= allowed[1]
 
 
+@unhurried
 @given(temperatures, st.floats(0, 10), st.floats(0, 10), integrals, integrals, rungs)
 def test_rising_and_past_excess_never_allow_more(
     temperature: float, one: float, other: float, some: float, more: float, current: int
@@ -110,6 +114,7 @@ def test_rising_and_past_excess_never_allow_more(
     assert allowed(slow, some) >= allowed(slow, more)
 
 
+@unhurried
 @given(temperatures, integrals, rungs)
 def test_a_raise_needs_a_guard_that_staying_does_not(
     temperature: float, integral: float, current: int
@@ -132,6 +137,7 @@ charges = st.floats(0, 1)
 helds = st.tuples(st.booleans(), st.booleans(), st.booleans())
 
 
+@unhurried
 @given(charges, charges, helds)
 def test_emptier_never_allows_more(one: float, other: float, held: tuple[bool, ...]) -> None:
     low, high = sorted((one, other))
@@ -163,6 +169,7 @@ def test_tiers(charge: float, held: bool, bits: int) -> None:
     assert LADDER.rungs[battery_cap(charge, active, LADDER, tiers).rung].bits == bits
 
 
+@unhurried
 @given(st.floats(0.1, 20), st.floats(0.1, 20), st.floats(0, 3), st.floats(0, 3), rungs)
 def test_slower_or_less_certain_never_allows_more(
     one: float, other: float, sure: float, unsure: float, current: int
@@ -201,6 +208,7 @@ def test_failsafe(state: str, current: int, expected: int) -> None:
     assert failsafe_cap(state, "", current, LADDER, POLICY).rung == expected
 
 
+@unhurried
 @given(st.floats(0.2, 8), st.floats(0.2, 8))
 def test_slowdown_finds_a_new_constant_soon(before: float, now: float) -> None:
     slowdown = Slowdown()

@@ -8,12 +8,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.governor import Decision, Governor, load_policy
 from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LEVELS = (2, 4, 6, 8)
 PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
@@ -146,7 +148,7 @@ def test_throttling_by_the_kernel_steps_down_however_cool_it_claims_to_be() -> N
     assert decisions[-1].rung == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(unhurried, max_examples=40)
 @given(
     base=st.floats(40, 90),
     noise=st.lists(st.floats(-0.2, 0.2), min_size=50, max_size=50),
@@ -164,7 +166,7 @@ def test_noise_within_the_guard_never_flaps(base: float, noise: list[float]) -> 
     assert not (any(step > 0 for step in steps) and any(step < 0 for step in steps))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(unhurried, max_examples=25)
 @given(st.lists(st.floats(45, 95), min_size=2, max_size=6))
 def test_constant_temperature_hotter_settles_no_higher(temperatures: list[float]) -> None:
     settled = []
@@ -197,7 +199,7 @@ QUALITIES = st.sampled_from(list(Quality))
 def any_samples(draw: st.DrawFn) -> list[Sample]:
     samples = []
     now = 0.0
-    for _ in range(draw(st.integers(1, 60))):
+    for _ in range(draw(st.integers(1, 40))):
         now += draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 5.0, 30.0, 4000.0]))
         shown = draw(st.sampled_from([now, now, now, now - 100.0, math.nan, math.inf]))
         zones = tuple(
@@ -219,7 +221,7 @@ def any_samples(draw: st.DrawFn) -> list[Sample]:
     return samples
 
 
-@settings(max_examples=80, deadline=None)
+@settings(unhurried, max_examples=80)
 @given(any_samples(), st.lists(st.tuples(st.sampled_from(LEVELS), ANY_FLOAT), max_size=20))
 def test_invariants_for_any_input(
     samples: list[Sample], latencies: list[tuple[int, float]]
@@ -249,7 +251,7 @@ def test_invariants_for_any_input(
             last_change = after.time
 
 
-@settings(max_examples=30, deadline=None)
+@settings(unhurried, max_examples=30)
 @given(any_samples())
 def test_same_samples_same_decisions(samples: list[Sample]) -> None:
     first, second = make_governor(), make_governor()

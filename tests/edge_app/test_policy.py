@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -16,6 +16,8 @@ from edge_app.governor import Policy, PolicyError, load_policy, presets
 from edge_app.governor import policy as policy_module
 from edge_app.governor.locator import locate
 from edge_app.governor.policy_file import all_keys
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def problems(text: str, tmp_path: Path, overrides: tuple[str, ...] = ()) -> list[str]:
@@ -282,6 +284,7 @@ def paths_of(value: object, path: tuple[str | int, ...] = ()) -> set[tuple[str |
     return found
 
 
+@unhurried
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_locator_finds_every_key_of_any_document(values: dict[str, object]) -> None:
     text = "".join(f"{key} = {to_toml(value)} # x = 1\n" for key, value in values.items())
