@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from edge_app.governor.caps import Heat, ThermalLimits, thermal_limits
 from edge_app.governor.policy import Policy
 from edge_app.sensors import Quality, Reading, Sample, Zone
+from edge_app.sensors.validators import implausible_temperature
 
 SMOOTHING_S = 3.0
 SLOPE_WINDOW_S = 20.0
@@ -118,11 +119,11 @@ class ThermalTracker:
             if name not in present:
                 track.problem = "gone"
         self.sight = self._look(now)
-        self.fresh = any(track.last_ok == now for track in self._tracks.values())
+        known = self._known()
+        self.fresh = any(not track.problem for track in known.values())
         if not self.fresh:
             # The last known heat keeps its hold until the fail-safe has taken over.
             return
-        known = self._known()
         self.heat = self._hottest(known)
         trips = [track.median_c - track.limits.pause_c for track in known.values()]
         self.paused = max(trips) >= (-PAUSE_HYSTERESIS_C if self.paused else 0.0)
@@ -148,6 +149,8 @@ class ThermalTracker:
 
     def _take(self, zone: Zone, now: float) -> None:
         value = usable(zone.reading, now, self._policy.thermal.max_age_s)
+        if value is not None and implausible_temperature(value):
+            value = None  # whatever the source says of it: one absurd number spoils all sums
         track = self._tracks.get(zone.name)
         if track is None:
             limits = thermal_limits(zone, self._policy.thermal)
