@@ -36,8 +36,6 @@ from train.branches import MultiBranchNet, Stem, SwitchableBatchNorm
 from train.networks import BasicBlock, ResNetBody
 from train.quantizers import BranchConv
 
-_INT16_MAX = 2**15 - 1
-_INT32_MAX = 2**31 - 1
 _Doubles = npt.NDArray[np.float64]
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -72,11 +70,9 @@ def fold(network: MultiBranchNet) -> IntegerNetwork:
 
 
 def fold_stem(stem: Stem) -> IntegerStem:
-    """The stem in 16-bit fixed point, one scale per output channel.
+    """The stem with the 16-bit weights that it was trained with, one scale per output channel.
 
-    The scale is as fine as int16 weights and int32 accumulators allow for every possible image. The
-    bias removes the pixel mean with the rounded weights, so that rounding errors act on
-    deviations from the mean only.
+    The bias removes the pixel mean.
 
     Raises:
         IntegerNetworkError: a batch-normalisation variance or pixel deviation that is not positive.
@@ -85,19 +81,13 @@ def fold_stem(stem: Stem) -> IntegerStem:
     if not (deviation > 0).all():
         raise IntegerNetworkError("stem: the pixel standard deviation must be positive")
     gain, shift = _batch_norm_affine("stem", stem.bn)
-    weight = _double(stem.conv.weight).transpose(0, 2, 3, 1)
-    real = weight * gain[:, None, None, None] / deviation
-    by_weight = np.abs(real).max(axis=(1, 2, 3)) / _INT16_MAX
-    # Rounding moves each of the kh*kw*3 weights by half a unit at most.
-    by_sum = np.abs(real).sum(axis=(1, 2, 3)) / (_INT32_MAX // 255 - real[0].size)
-    scale = np.maximum(by_weight, by_sum).astype(np.float32)
-    # A channel that batch normalisation switched off has only its bias.
-    divisor = np.where(scale > 0, scale, 1).astype(np.float64)
-    integer = np.rint(real / divisor[:, None, None, None]).clip(-_INT16_MAX, _INT16_MAX)
-    bias = shift - scale.astype(np.float64) * (integer * mean).sum(axis=(1, 2, 3))
+    integer, unit = (_double(values) for values in stem.fixed_point())
+    scale = gain * unit
+    integer = integer.transpose(0, 2, 3, 1)
+    bias = shift - scale * (integer * mean).sum(axis=(1, 2, 3))
     return IntegerStem(
         weight=np.ascontiguousarray(integer.astype(np.int16)),
-        scale=scale,
+        scale=scale.astype(np.float32),
         bias=bias.astype(np.float32),
         pad_value=stem.pad_value.detach().cpu().numpy().astype(np.uint8),
         stride=int(stem.stride),

@@ -21,6 +21,7 @@ AMORTISED: dict[int, tuple[int, ...]] = {2: (1,), 4: (2, 3), 6: (2, 3, 4), 8: (1
 """Branches (numbered from 1) of each level, so that no branch has to serve every activation
 bit-width (MBQuant, amortised branch selection)."""
 
+INT16_MAX = 2**15 - 1
 _EPS = 1e-5
 _MOMENTUM = 0.1
 
@@ -73,6 +74,8 @@ class Stem(nn.Module):
 
     The border is padded with the *rounded mean pixel* before normalisation, which is zero up to half
     a grey level after it, so that the integer stem on the device can pad with the same bytes.
+    Weights have 16 bits, as on the device: rounding them only at export would move features by 1e-5,
+    enough to flip a few activation codes an image, which the quantised body amplifies.
 
     Args:
         channels: output channels.
@@ -101,9 +104,25 @@ class Stem(nn.Module):
         pixels, border = image.float(), self.pad_value.float()[:, None, None]
         # A border value per channel: shift it to zero, pad with zeros, shift it back (exact).
         padded = F.pad(pixels - border, [self.pad] * 4) + border
-        normalised = (padded - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
-        features: Tensor = F.relu(self.bn(self.conv(normalised)))
+        centred = padded - self.pixel_mean[:, None, None]
+        weight = self.conv.weight / self.pixel_std[:, None, None]
+        integer, unit = self.fixed_point()
+        rounded = integer * unit[:, None, None, None]
+        # Straight-through: the gradient is that of the weight before rounding.
+        weight = weight + (rounded - weight).detach()
+        features: Tensor = F.relu(self.bn(F.conv2d(centred, weight, None, self.stride)))
         return features
+
+    @torch.no_grad()
+    def fixed_point(self) -> tuple[Tensor, Tensor]:
+        """The weights that the device stores, for pixels that are not normalised.
+
+        Returns:
+            integers in -32767..32767 ``[C, 3, k, k]`` (as floats), and the value of one ``[C]``.
+        """
+        weight = self.conv.weight / self.pixel_std[:, None, None]
+        unit = weight.abs().amax((1, 2, 3)).clamp_min(1e-20) / INT16_MAX
+        return torch.round(weight / unit[:, None, None, None]), unit
 
 
 class MultiBranchNet(nn.Module):
