@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from governor_samples import (
+    COOL,
+    HOT,
+    LEVELS,
+    make_governor,
+    make_sample,
+    make_zone,
+    no_battery,
+    run,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_app.clock import ManualClock
-from edge_app.governor import Decision, Governor, load_policy
-from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
+from edge_app.governor import Decision
+from edge_app.sensors import Battery, Quality, Reading, Sample
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-LEVELS = (2, 4, 6, 8)
-PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
-COOL, HOT = 50.0, 79.0
-
-
-def make_zone(
-    value: float | None,
-    time: float,
-    quality: Quality = Quality.OK,
-    name: str = "cpu-thermal",
-    critical_c: float | None = None,
-) -> Zone:
-    return Zone(name, Reading(value, time, quality, name), None, critical_c)
-
-
-def make_battery(charge: float | None, time: float, discharging: bool | None = True) -> Battery:
-    quality = Quality.MISSING if charge is None else Quality.OK
-    return Battery(True, Reading(charge, time, quality, "battery"), discharging)
-
-
-def no_battery(time: float) -> Battery:
-    return Battery(False, Reading(None, time, Quality.ABSENT, "battery"))
-
-
-def make_sample(time: float, celsius: float | None = COOL, charge: float | None = None) -> Sample:
-    """A sample of one zone (none if ``celsius`` is None) and perhaps a battery in use."""
-    zones = () if celsius is None else (make_zone(celsius, time),)
-    battery = no_battery(time) if charge is None else make_battery(charge, time)
-    return Sample(time, zones, battery)
-
-
-def make_governor(*overrides: str, levels: Sequence[int] = LEVELS) -> Governor:
-    return Governor(load_policy(None, overrides=list(overrides)), levels, PROFILE, ManualClock())
-
-
-def run(
-    governor: Governor, sample: Callable[[float], Sample], start: int, seconds: int
-) -> list[Decision]:
-    """One step a second from ``start`` on."""
-    return [governor.step(sample(float(second))) for second in range(start, start + seconds)]
 
 
 def test_before_the_first_step_the_lowest_rung_holds() -> None:

@@ -1,0 +1,50 @@
+"""Samples and governors for tests of the governor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edge_app.clock import ManualClock
+from edge_app.governor import Decision, Governor, load_policy
+from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
+
+LEVELS = (2, 4, 6, 8)
+PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
+COOL, HOT = 50.0, 79.0
+
+
+def make_zone(
+    value: float | None,
+    time: float,
+    quality: Quality = Quality.OK,
+    name: str = "cpu-thermal",
+    critical_c: float | None = None,
+) -> Zone:
+    return Zone(name, Reading(value, time, quality, name), None, critical_c)
+
+
+def make_battery(charge: float | None, time: float, discharging: bool | None = True) -> Battery:
+    quality = Quality.MISSING if charge is None else Quality.OK
+    return Battery(True, Reading(charge, time, quality, "battery"), discharging)
+
+
+def no_battery(time: float) -> Battery:
+    return Battery(False, Reading(None, time, Quality.ABSENT, "battery"))
+
+
+def make_sample(time: float, celsius: float | None = COOL, charge: float | None = None) -> Sample:
+    """A sample of one zone (none if ``celsius`` is None) and perhaps a battery in use."""
+    zones = () if celsius is None else (make_zone(celsius, time),)
+    battery = no_battery(time) if charge is None else make_battery(charge, time)
+    return Sample(time, zones, battery)
+
+
+def make_governor(*overrides: str, levels: Sequence[int] = LEVELS) -> Governor:
+    return Governor(load_policy(None, overrides=list(overrides)), levels, PROFILE, ManualClock())
+
+
+def run(
+    governor: Governor, sample: Callable[[float], Sample], start: int, seconds: int
+) -> list[Decision]:
+    """One step a second from ``start`` on."""
+    return [governor.step(sample(float(second))) for second in range(start, start + seconds)]
