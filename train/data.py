@@ -212,7 +212,7 @@ class Batches:
         # At least one batch, of the whole dataset when it is smaller than a batch.
         self.batch = min(recipe.batch, len(self.labels))
         self.steps = len(self.labels) // self.batch
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._order: tuple[int | None, Tensor] = (None, torch.empty(0))
 
     def get(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Batch ``step`` of ``epoch``: images uint8 ``[B, 3, H, W]``, labels int64 ``[B]``.
