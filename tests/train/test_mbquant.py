@@ -124,6 +124,6 @@ def test_calibration_starts_from_the_data() -> None:
     net, images, _ = _digits(256)
     mbquant.calibrate(net, images, 3.0)
     for conv in net.convolutions():
-        assert float(conv.weight_upper) == pytest.approx(3 * conv.weight.std().item(), rel=1e-5)
+        assert conv.weight_upper.item() == pytest.approx(3 * conv.weight.std().item(), rel=1e-5)
         assert bool((conv.act_upper > conv.act_lower).all())
         assert not conv.calibrating
