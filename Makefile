@@ -28,12 +28,12 @@ lint: $(VENV)/server.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files 'native_ops/*.cpp' 'native_ops/*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+	find native_ops -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/server.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files 'native_ops/*.cpp' 'native_ops/*.h' | xargs $(BIN)/clang-format -i
+	find native_ops -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 # The picture in the README.
 plot: $(VENV)/server.stamp run
