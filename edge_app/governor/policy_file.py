@@ -22,15 +22,23 @@ from edge_app.governor.locator import Path as KeyPath
 from edge_app.governor.locator import Position, locate
 from edge_app.governor.policy import SCHEMA, Policy
 
+PLACE = re.compile(r"(.*?):(\d+):(\d+): ")
 SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class PolicyError(AppError):
-    """A policy that cannot be used. ``problems`` has one text for each mistake."""
+    """A policy that cannot be used. ``problems`` has one text for each mistake, file by file from
+    top to bottom."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems), EXIT_USAGE)
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=_place))
+        super().__init__("\n".join(self.problems), EXIT_USAGE)
+
+
+def _place(problem: str) -> tuple[str, int, int]:
+    match = PLACE.match(problem)
+    # What has no place (a preset's name, an override) comes last.
+    return (match[1], int(match[2]), int(match[3])) if match else ("\uffff", 0, 0)
 
 
 @dataclass
@@ -213,7 +221,7 @@ def _explain(details: Any) -> str:
     if kind in ("greater_than_equal", "greater_than"):
         bound = limits.get("ge", limits.get("gt"))
         relation = "at least" if "ge" in limits else "more than"
-        return f"must be {relation} {bound:g} {got}; use {relation} {bound:g}"
+        return f"must be {relation} {bound:g} {got}"
     if kind in ("less_than_equal", "less_than"):
         return f"must be at most {limits.get('le', limits.get('lt')):g} {got}"
     if kind == "literal_error":

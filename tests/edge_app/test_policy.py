@@ -102,7 +102,6 @@ guard_bits = nan
             "policy.toml:2:1: error: levels.max_bits: must be at most 8 (got 12)\n"
             "    max_bits = 12           # too many"
         ),
-        "policy.toml:6:1: error: thermal.zones: must be an array (got 'cpu')\n    zones = \"cpu\"",
         (
             'policy.toml:4:1: error: thermal.controll_c: unknown key; did you mean "control_c"?\n'
             "    controll_c = 3"
@@ -111,6 +110,7 @@ guard_bits = nan
             'policy.toml:5:1: error: thermal.target_fps: unknown key; did you mean "frame.target_fps"?\n'
             "    target_fps = 3"
         ),
+        "policy.toml:6:1: error: thermal.zones: must be an array (got 'cpu')\n    zones = \"cpu\"",
         (
             "policy.toml:9:25: error: battery.tiers.1.max_bits: must be at most 8 (got 9)\n"
             "    { below = 20, max_bits = 9 } ]"
