@@ -124,8 +124,8 @@ guard_bits = nan
             '    required = "yes"'
         ),
         (
-            "policy.toml:13:1: error: stability.raise_dwell_s: must be at least 1 (got 0.5); "
-            "use at least 1\n    raise_dwell_s = 0.5"
+            "policy.toml:13:1: error: stability.raise_dwell_s: must be at least 1 (got 0.5)\n"
+            "    raise_dwell_s = 0.5"
         ),
         (
             "policy.toml:14:1: error: stability.guard_bits: must be a finite number (got nan)\n"
