@@ -27,7 +27,7 @@ def _command(
         Path | None, typer.Option(help="Folder of the data set, if not where the recipe says.")
     ] = None,
 ) -> None:
-    _silence()
+    silence_dependencies()
     # Imported late: PyTorch and ExecuTorch take seconds, which `--help` should not.
     from export.build import UsageError, build
     from export.integer import IntegerNetworkError
@@ -50,7 +50,7 @@ def _command(
     raise typer.Exit(code)
 
 
-def _silence() -> None:
+def silence_dependencies() -> None:
     """Keep what ExecuTorch's dependencies say about their own insides off the terminal."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
