@@ -64,7 +64,8 @@ void store_bytes(uint8_t* to, __m128i bytes, int count) {
 
 // The finish of 8 outputs of `P` pixels.
 template <int P>
-void finish(const __m256i (&acc)[P], const TileOutput& tile, int half) {
+[[gnu::always_inline]] inline void finish(const __m256i (&acc)[P], const TileOutput& tile,
+                                          int half) {
   const ConvOutput& out = *tile.output;
   const int first = tile.first_output + half * 8;
   const int left = tile.outputs - first;

@@ -39,7 +39,8 @@ __m128i to_codes(__m512 value, __m512 low, __m512 high) {
 
 // The finish of one block of outputs of `P` pixels.
 template <int P>
-void finish(const __m512i (&acc)[P], const TileOutput& tile, int block) {
+[[gnu::always_inline]] inline void finish(const __m512i (&acc)[P], const TileOutput& tile,
+                                          int block) {
   const ConvOutput& out = *tile.output;
   const int first = tile.first_output + block * kOutputBlock;
   const int left = tile.outputs - first;

@@ -164,18 +164,24 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& from,
 
   // Pixels as int16, with the padding value around. A pair at the end of a window may reach one
   // element further, where its weight is 0.
-  const int width = shape.width + 2 * shape.pad, height = shape.height + 2 * shape.pad;
+  const int width = shape.width + 2 * shape.pad;
   int16_t* const padded = reinterpret_cast<int16_t*>(aligned(reinterpret_cast<uint8_t*>(to)));
   int16_t* pixel = padded;
-  for (int y = -shape.pad; y < height - shape.pad; ++y) {
-    for (int x = -shape.pad; x < width - shape.pad; ++x) {
-      const bool inside = y >= 0 && y < shape.height && x >= 0 && x < shape.width;
-      const uint8_t* const source =
-          inside ? image + (static_cast<size_t>(y) * shape.width + x) * shape.inputs
-                 : from.pad_value;
-      for (int c = 0; c < shape.inputs; ++c) *pixel++ = source[c];
+  const auto pad_pixels = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      for (int c = 0; c < shape.inputs; ++c) *pixel++ = from.pad_value[c];
     }
+  };
+  const int row_elements = shape.width * shape.inputs;
+  pad_pixels(shape.pad * width);
+  for (int y = 0; y < shape.height; ++y) {
+    const uint8_t* const source = image + static_cast<size_t>(y) * row_elements;
+    pad_pixels(shape.pad);
+    for (int i = 0; i < row_elements; ++i) pixel[i] = source[i];
+    pixel += row_elements;
+    pad_pixels(shape.pad);
   }
+  pad_pixels(shape.pad * width);
   *pixel = 0;
 
   Walk walk{shape,
