@@ -29,41 +29,10 @@ from torch import Tensor, nn
 
 import native_ops
 from native_ops import ModelError, Program
-from train.networks import NETWORKS, BodySpec, ResNetBody
+from train.networks import NETWORKS, PlainNet
 
 WARM_UP = 20
 _CALIBRATION_IMAGES = 8
-
-
-class _Conv(nn.Conv2d):
-    """A convolution with the signature of the bodies' pluggable one."""
-
-    def __init__(self, inputs: int, outputs: int, side: int, stride: int) -> None:
-        super().__init__(inputs, outputs, side, stride, side // 2, bias=False)
-
-    def forward(self, x: Tensor, bits: int = 0) -> Tensor:
-        return super().forward(x)
-
-
-class _Norm(nn.BatchNorm2d):
-    def forward(self, x: Tensor, bits: int = 0) -> Tensor:
-        return super().forward(x)
-
-
-class SingleBranch(nn.Module):
-    """The network with one full-precision body: float32 [1, 3, H, W] -> logits [1, classes]."""
-
-    def __init__(self, spec: BodySpec, classes: int) -> None:
-        super().__init__()
-        self.stem = _Conv(3, spec.stem_channels, 3, 1)
-        self.norm = _Norm(spec.stem_channels)
-        self.body = ResNetBody(spec, _Conv, _Norm)
-        self.classifier = nn.Linear(spec.widths[-1], classes)
-
-    def forward(self, image: Tensor) -> Tensor:
-        features = torch.relu(self.norm(self.stem(image)))
-        logits: Tensor = self.classifier(self.body(features, 0).mean((2, 3)))
-        return logits
 
 
 def xnnpack_program(network: nn.Module, image: Tensor) -> bytes:
@@ -173,7 +142,7 @@ def _command(
     height, width, _ = program.input_shape
     torch.manual_seed(0)
     image = torch.randn(1, 3, height, width).to(memory_format=torch.channels_last)
-    network = SingleBranch(spec, len(program.labels))
+    network = PlainNet(spec, len(program.labels))
     sides = {
         "nothing": _baseline(_call_program(torch.zeros(1)), torch.zeros(1)),
         "xnnpack int8": _baseline(xnnpack_program(network, image), image),

@@ -80,6 +80,8 @@ def fold_stem(stem: Stem) -> IntegerStem:
     mean, deviation = _double(stem.pixel_mean), _double(stem.pixel_std)
     if not (deviation > 0).all():
         raise IntegerNetworkError("stem: the pixel standard deviation must be positive")
+    if stem.bn is None or stem.pool is not None:
+        raise IntegerNetworkError("stem: has no batch normalisation, or a pool; not foldable")
     gain, shift = _batch_norm_affine("stem", stem.bn)
     integer, unit = (_double(values) for values in stem.fixed_point())
     scale = gain * unit

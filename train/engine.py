@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from train import methods
 from train.branches import MultiBranchNet
 from train.data import Batches, Dataset, generator, load_dataset
-from train.methods import mbquant
 from train.quantizers import compile_quantizers
 from train.recipe import Recipe, RecipeError, difference, load_recipe, to_toml
 
@@ -51,21 +51,8 @@ Listener = Callable[[Progress, int, int, dict[int, float]], None]
 def build_network(recipe: Recipe, dataset: Dataset) -> MultiBranchNet:
     """A freshly initialised network for the dataset; the same for the same recipe."""
     mean, std = dataset.pixel_statistics()
-    return _network(recipe, dataset.classes, dataset.images.shape[1:3], mean, std)
-
-
-def _network(
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    size: tuple[int, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> MultiBranchNet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return MultiBranchNet(
-            recipe.network.name, classes, (size[0], size[1]), recipe.method.bits, mean, std
-        )
+    height, width = dataset.images.shape[1:3]
+    return methods.build(recipe, dataset.classes, (height, width), mean, std)
 
 
 class Trainer:
@@ -84,6 +71,8 @@ class Trainer:
         self.recipe = recipe
         self.folder = folder
         self.listener = listener
+        methods.check(recipe)
+        self.method = methods.find(recipe.method)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = getattr(torch, recipe.train.precision)
         if recipe.train.compile:
@@ -99,7 +88,10 @@ class Trainer:
             momentum=recipe.train.momentum,
             weight_decay=recipe.train.weight_decay,
         )
-        self.adam = torch.optim.Adam(self.network.range_parameters(), lr=recipe.train.quantizer_lr)
+        # As a group: a method whose quantisers train nothing is no error.
+        ranges = {"params": self.network.range_parameters()}
+        self.adam = torch.optim.Adam([ranges], lr=recipe.train.quantizer_lr)
+        self.guide = self._load_guide()
         self.progress = Progress()
         self._started = time.monotonic()
         self._load_checkpoint()
@@ -121,13 +113,28 @@ class Trainer:
             self._save_checkpoint()
         return self._report()
 
+    def _load_guide(self) -> MultiBranchNet | None:
+        """The full-precision network that teaches all levels, if the recipe names one."""
+        folder = self.recipe.method.teacher_run
+        if not folder:
+            return None
+        try:
+            guide = load_run(folder).network
+        except RecipeError as error:
+            raise RecipeError(f"method.teacher_run: {error}") from None
+        if guide.labels != self.network.labels or guide.input_size != self.network.input_size:
+            raise RecipeError(
+                f"method.teacher_run: {folder} knows other classes or another image size"
+            )
+        return guide.to(self.device)
+
     def _initialise(self) -> None:
         path = self.recipe.pretrain.init
         if not path:
             return
         try:
             state = load_file(path)
-            mbquant.copy_full_precision(
+            methods.copy_full_precision(
                 self.network, state, self.recipe.pretrain.init_noise, generator(self.recipe.seed)
             )
         except (OSError, KeyError, RuntimeError) as error:
@@ -136,8 +143,9 @@ class Trainer:
             ) from None
 
     def _start_quantised(self) -> None:
-        images = [self.batches.get(-1, i)[0] for i in range(self._calibration_batches())]
-        mbquant.calibrate(self.network, torch.cat(images), self.recipe.method.weight_sigmas)
+        drawn = [self.batches.get(-1, i)[0] for i in range(self._calibration_batches())]
+        images = torch.cat(drawn) if drawn else None
+        methods.calibrate(self.network, images, self.recipe.method.weight_sigmas)
         self.sgd.state.clear()
         self.progress.phase, self.progress.epoch, self.progress.step = "quantised", 0, 0
         self._save_checkpoint()
@@ -149,7 +157,6 @@ class Trainer:
     def _epochs(self, epochs: int, lr: float) -> None:
         """Train until ``epochs`` are done, starting where ``progress`` stands."""
         quantised = self.progress.phase == "quantised"
-        step_function = mbquant.backward if quantised else mbquant.backward_full_precision
         # Pretraining draws other batches than quantised training.
         first_epoch = 1_000_000 * quantised
         total = max(1, epochs * self.batches.steps)
@@ -163,19 +170,29 @@ class Trainer:
             images, labels = self.batches.get(first_epoch + self.progress.epoch, self.progress.step)
             self.sgd.zero_grad(set_to_none=True)
             self.adam.zero_grad(set_to_none=True)
-            losses = step_function(
-                self.network, images, labels, self.recipe.method.distillation, self.dtype
-            )
+            losses = self._backward(images, labels)
             self._check_finite(losses)
             self.sgd.step()
             if quantised:
-                self.adam.step()
-                mbquant.guard(self.network)
+                methods.balanced_step(self.network, self.adam, self.recipe.method.balance)
+                methods.guard(self.network)
             self._advance(losses, epochs)
             minutes = (time.monotonic() - last_saved) / 60.0
             if minutes >= self.recipe.train.checkpoint_minutes:
                 self._save_checkpoint()
                 last_saved = time.monotonic()
+
+    def _backward(self, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
+        if self.progress.phase == "pretrain":
+            return methods.backward_full_precision(
+                self.network, images, labels, self.method, self.dtype
+            )
+        guide = None
+        if self.guide is not None:
+            with torch.no_grad():
+                logits = self.guide.classify_full_precision(self.guide.stem(images))
+            guide = logits[max(logits)].softmax(1)
+        return methods.backward(self.network, images, labels, self.method, self.dtype, guide)
 
     def _check_finite(self, losses: dict[int, Tensor]) -> None:
         if torch.isfinite(torch.stack(list(losses.values()))).all():
@@ -216,7 +233,7 @@ class Trainer:
         count = min(self.recipe.train.reestimate_batches, self.batches.steps)
         if count == 0:
             return
-        norms = [m for m in self.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        norms = self.network.quantised_norms()
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
@@ -365,10 +382,11 @@ def load_run(folder: str | Path) -> LoadedRun:
             for key in stored.keys()
             if key.startswith("model.")
         }
-    network = _network(
+    height, width = json.loads(metadata["input_size"])
+    network = methods.build(
         recipe,
         tuple(json.loads(metadata["labels"])),
-        tuple(json.loads(metadata["input_size"])),
+        (height, width),
         tuple(state["stem.pixel_mean"].tolist()),
         tuple(state["stem.pixel_std"].tolist()),
     )

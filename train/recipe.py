@@ -46,10 +46,26 @@ class NetworkRecipe:
 
 @dataclass(frozen=True)
 class MethodRecipe:
-    """MBQuant's own choices.
+    """What is trained and how; keys that a method does not use keep their defaults.
 
-    ``weight_sigmas`` is the start of the weight range in standard deviations: 3 in the paper, 1.494
-    is the step of least squared error for 4 levels of a Gaussian.
+    Attributes:
+        bits: the levels.
+        distillation: lower levels also learn from a higher one, where the method does that.
+        weight_sigmas: start of the weight range in standard deviations: 3 in the paper of MBQuant,
+            1.494 is the step of least squared error for 4 levels of a Gaussian.
+        calibration_images: images that start the activation ranges; 0 takes the method's constant.
+        teacher: which higher level teaches: "auto" is the method's own choice.
+        teacher_run: folder of a finished run whose full-precision network teaches every level.
+        selection: branches of each level (MBQuant, as the following).
+        join: of the branches' outputs.
+        stem: one for all branches, or one for each "branch".
+        shuffle: exchange channels between branches where the size is reduced.
+        half: widths of the half branch of odd bit-widths: "uniform" halves the cost, "published" is
+            the published code's, where that differs.
+        ranges: a range of the weights for each "tensor" or for each "filter".
+        balance: factor of the quantisers' learning rate from one level to the next lower one.
+        quantizer: of weights in AdaBits.
+        bands: of weights in the hot-swap reconstruction, or its controls.
     """
 
     name: str = "mbquant"
@@ -57,6 +73,17 @@ class MethodRecipe:
     distillation: bool = True
     weight_sigmas: float = 3.0
     calibration_images: int = 512
+    teacher: str = "auto"
+    teacher_run: str = ""
+    selection: str = "amortised"
+    join: str = "mean"
+    stem: str = "shared"
+    shuffle: bool = False
+    half: str = "uniform"
+    ranges: str = "tensor"
+    balance: float = 1.0
+    quantizer: str = "centre"
+    bands: str = "wavelet"
 
 
 @dataclass(frozen=True)
@@ -76,12 +103,24 @@ class PretrainRecipe:
 
 @dataclass(frozen=True)
 class OptimRecipe:
-    """Quantised training: SGD for the model, Adam for the clipping ranges, cosine to zero."""
+    """Quantised training: an optimiser for the model, Adam for what the quantisers train.
+
+    Attributes:
+        schedule: of both learning rates: "cosine" to zero, or "step" to a tenth after a half and
+            again after three quarters of the epochs. Pretraining always uses the cosine.
+        norm_decay: whether weight decay covers normalisations and biases too.
+        quantizer_lr: of the quantisers; their ranges are never decayed.
+        reestimate_batches: batches over which running statistics are averaged anew at the end.
+    """
 
     epochs: int = 10
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    optimizer: str = "sgd"
+    nesterov: bool = False
+    schedule: str = "cosine"
+    norm_decay: bool = True
     quantizer_lr: float = 1e-4
     precision: str = "float32"
     compile: bool = False
@@ -118,8 +157,18 @@ class Recipe:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.dataset": ("digits", "cifar10", "images"),
-    "network.name": ("resnet20", "resnet8"),
-    "method.name": ("mbquant",),
+    "network.name": ("resnet20", "resnet8", "resnet18", "resnet34", "vgg11", "mobilenetv1"),
+    "method.name": ("mbquant", "dedicated", "any-precision", "adabits", "hot-swap"),
+    "method.teacher": ("auto", "highest", "next", "none"),
+    "method.selection": ("amortised", "serial"),
+    "method.join": ("mean", "sum"),
+    "method.stem": ("shared", "branch"),
+    "method.half": ("uniform", "published"),
+    "method.ranges": ("tensor", "filter"),
+    "method.quantizer": ("centre", "floor"),
+    "method.bands": ("wavelet", "fixed", "random"),
+    "train.optimizer": ("sgd", "adam"),
+    "train.schedule": ("cosine", "step"),
     "train.precision": ("float32", "bfloat16"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
@@ -127,7 +176,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.batch": (2, 65536),
     "data.crop_padding": (0, 64),
     "method.weight_sigmas": (0.1, 10),
-    "method.calibration_images": (2, 65536),
+    "method.calibration_images": (0, 65536),
+    "method.balance": (0.001, 1),
     "pretrain.epochs": (0, 100_000),
     "pretrain.lr": (0, 10),
     "pretrain.init_noise": (0, 1),
@@ -210,9 +260,9 @@ def _convert(hint: Any, value: Any, key: str, file: str) -> Any:
                 {int: "an integer", float: "a number", str: "a string"}.get(hint, "true or false")
             )
     elif isinstance(value, list):
-        known = (2, 4, 6, 8)
+        known = range(1, 9)
         if not value or len(set(value)) != len(value) or any(v not in known for v in value):
-            raise wrong("a list of different levels out of 2, 4, 6, 8")
+            raise wrong("a list of different levels from 1 to 8 bits")
         value = tuple(sorted(value))
     else:
         raise wrong("a list of levels")

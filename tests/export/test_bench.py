@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from export import bench
-from train.networks import NETWORKS
+from train.networks import NETWORKS, PlainNet
 
 MODELS = Path(__file__).parents[2] / "edge_app" / "assets" / "models"
 
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_baseline_is_the_network_of_one_branch() -> None:
-    network = bench.SingleBranch(NETWORKS["resnet20"], 10)
+    network = PlainNet(NETWORKS["resnet20"], 10)
     weights = sum(m.weight.numel() for m in network.body.modules() if isinstance(m, bench._Conv))
     assert weights == 269_824, "as many as one branch of the multi-branch network"
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)

@@ -10,10 +10,10 @@ import torch
 
 from export import costs, folding, integer
 from export.integer import IntegerNetworkError
+from train import methods
 from train.branches import MultiBranchNet, Stem
 from train.data import DataRecipe, load_dataset
 from train.engine import build_network
-from train.methods import mbquant
 from train.recipe import NetworkRecipe, Recipe
 
 ALL_BITS = (2, 4, 6, 8)
@@ -32,17 +32,17 @@ def network() -> MultiBranchNet:
     net = build_network(Recipe(network=NetworkRecipe("resnet8")), dataset)
     batch = torch.from_numpy(dataset.images[:128]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(dataset.labels[:128])
-    mbquant.calibrate(net, batch, 1.494)
+    methods.calibrate(net, batch, 1.494)
     sgd = torch.optim.SGD(net.model_parameters(), lr=0.05, momentum=0.9)
     adam = torch.optim.Adam(net.range_parameters(), lr=1e-2)
     net.train()
     for _ in range(12):
         sgd.zero_grad()
         adam.zero_grad()
-        mbquant.backward(net, batch, labels, distillation=True)
+        methods.backward(net, batch, labels, methods.METHODS["mbquant"])
         sgd.step()
         adam.step()
-        mbquant.guard(net)
+        methods.guard(net)
     with torch.no_grad():
         # What ReLU and the requantiser fold into must survive scales of either sign.
         for norm in net.norms():

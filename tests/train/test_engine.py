@@ -90,7 +90,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) 
             "data.dataset=cifar100",
             "expected one of digits, cifar10, images; did you mean 'cifar10'?",
         ),
-        ("method.bits=[2,3]", "expected a list of different levels"),
+        ("method.bits=[2,9]", "expected a list of different levels"),
         ("train.compile=1", "expected true or false"),
         ("seed", "expected key=value"),
         ("network=3", "network: expected a table"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from train import methods
 from train.branches import AMORTISED, MultiBranchNet
 from train.data import DataRecipe, generator, load_dataset
 from train.engine import build_network
-from train.methods import mbquant
-from train.recipe import NetworkRecipe, Recipe
+from train.recipe import MethodRecipe, NetworkRecipe, Recipe
+
+MBQUANT = methods.METHODS["mbquant"]
 
 
 def _digits(
@@ -28,15 +30,15 @@ def _train(net: MultiBranchNet, images: torch.Tensor, labels: torch.Tensor, step
     for _ in range(steps):
         sgd.zero_grad()
         adam.zero_grad()
-        mbquant.backward(net, images, labels, distillation=True)
+        methods.backward(net, images, labels, MBQUANT)
         sgd.step()
         adam.step()
-        mbquant.guard(net)
+        methods.guard(net)
 
 
 def test_overfits_64_images_at_every_level() -> None:
     net, images, labels = _digits(64)
-    mbquant.calibrate(net, images, 1.494)
+    methods.calibrate(net, images, 1.494)
     _train(net, images, labels, 60)
     with torch.no_grad():
         for bits in net.bits:
@@ -56,8 +58,8 @@ def test_branches_differ_after_training_from_a_shared_full_precision_start() -> 
             state[f"{prefix}conv{layer}.weight"] = getattr(block, f"conv{layer}").weight
             norm = getattr(block, f"bn{layer}").norms["full"]
             state |= {f"{prefix}bn{layer}.{name}": v for name, v in norm.state_dict().items()}
-    mbquant.copy_full_precision(net, state, 0.3, generator(1))
-    mbquant.calibrate(net, images, 1.494)
+    methods.copy_full_precision(net, state, 0.3, generator(1))
+    methods.calibrate(net, images, 1.494)
     _train(net, images, labels, 5)
     second, third = (
         [m.weight_codes() for m in net.branches[i].modules() if hasattr(m, "weight_codes")]
@@ -72,7 +74,7 @@ def test_branches_differ_after_training_from_a_shared_full_precision_start() -> 
 
 def test_codes_of_a_branch_do_not_depend_on_the_level() -> None:
     net, images, _ = _digits(8)
-    mbquant.calibrate(net, images, 3.0)
+    methods.calibrate(net, images, 3.0)
     convs = list(net.convolutions())
     before = [conv.integer_weight().clone() for conv in convs]
     net.eval()
@@ -86,14 +88,19 @@ def test_codes_of_a_branch_do_not_depend_on_the_level() -> None:
 
 
 def test_selection_is_the_published_one() -> None:
-    assert AMORTISED == {2: (1,), 4: (2, 3), 6: (2, 3, 4), 8: (1, 2, 3, 4)}
+    assert {b: AMORTISED[b] for b in (2, 4, 6, 8)} == {
+        2: (1,),
+        4: (2, 3),
+        6: (2, 3, 4),
+        8: (1, 2, 3, 4),
+    }
 
 
 def test_gradients_sum_over_levels_and_reach_every_branch() -> None:
     net, images, labels = _digits(16)
-    mbquant.calibrate(net, images, 1.494)
+    methods.calibrate(net, images, 1.494)
     net.eval()  # fixed statistics: the levels do not influence one another
-    mbquant.backward(net, images, labels, distillation=False)
+    methods.backward(net, images, labels, methods.find(MethodRecipe(distillation=False)))
     together = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     net.zero_grad()
     for bits in net.bits:
@@ -107,22 +114,22 @@ def test_gradients_sum_over_levels_and_reach_every_branch() -> None:
 
 def test_teacher_receives_no_gradient_from_its_students() -> None:
     net, images, labels = _digits(16)
-    mbquant.calibrate(net, images, 1.494)
+    methods.calibrate(net, images, 1.494)
     net.eval()
     net.bits = (8,)
-    mbquant.backward(net, images, labels, distillation=True)
+    methods.backward(net, images, labels, MBQUANT)
     # Branch 1 at 8 bits only: its 8-bit ranges must get the same gradient with students beside it.
     alone = net.branches[0].blocks[0].conv1.act_upper.grad.clone()  # type: ignore[union-attr]
     net.zero_grad()
     net.bits = (4, 8)
-    mbquant.backward(net, images, labels, distillation=True)
+    methods.backward(net, images, labels, MBQUANT)
     both = net.branches[0].blocks[0].conv1.act_upper.grad  # type: ignore[union-attr]
     torch.testing.assert_close(alone, both)
 
 
 def test_calibration_starts_from_the_data() -> None:
     net, images, _ = _digits(256)
-    mbquant.calibrate(net, images, 3.0)
+    methods.calibrate(net, images, 3.0)
     for conv in net.convolutions():
         assert conv.weight_upper.item() == pytest.approx(3 * conv.weight.std().item(), rel=1e-5)
         assert bool((conv.act_upper > conv.act_lower).all())

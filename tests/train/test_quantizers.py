@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.branches import SwitchableBatchNorm
+from train.branches import SwitchableBatchNorm, accumulator_unit
+from train.networks import ConvShape
 from train.quantizers import FULL_PRECISION, BranchConv, largest_code, quantize
+
+UNIT = accumulator_unit(BranchConv)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6, 8])
@@ -70,7 +73,7 @@ def test_range_gradients_match_finite_differences() -> None:
 
 def _conv(bits: tuple[int, ...] = (4, 6)) -> BranchConv:
     torch.manual_seed(2)
-    conv = BranchConv(8, 12, 3, 1, bits)
+    conv = BranchConv(ConvShape(8, 12, 3, 1, 8, 12), bits)
     conv.calibrate_weights(1.494)
     with torch.no_grad():
         conv.act_lower.copy_(torch.tensor([-0.1, 0.05]))
@@ -81,7 +84,7 @@ def _conv(bits: tuple[int, ...] = (4, 6)) -> BranchConv:
 @pytest.mark.parametrize("bits", [4, 6])
 def test_integer_form_equals_the_published_form(bits: int) -> None:
     """Accumulator and scaled eps against weights in thirds, codes over L and the ordinary eps."""
-    conv, norm = _conv(), SwitchableBatchNorm(12, (4, 6))
+    conv, norm = _conv(), SwitchableBatchNorm(12, {b: UNIT(b) for b in (4, 6)})
     for each in norm.norms.values():
         each.momentum = None  # statistics of this batch alone: their starts have other units
     x = torch.rand(5, 8, 9, 9) * 3.0
@@ -129,7 +132,7 @@ def test_guard_keeps_ranges_open() -> None:
 
 
 def test_switched_norm_touches_one_bit_width() -> None:
-    norm = SwitchableBatchNorm(3, (2, 8))
+    norm = SwitchableBatchNorm(3, {b: UNIT(b) for b in (2, 8)})
     norm.train()
     norm(torch.randn(4, 3, 2, 2) + 5.0, 8)
     assert torch.count_nonzero(norm.select(2).running_mean) == 0  # type: ignore[arg-type]

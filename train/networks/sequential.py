@@ -1,0 +1,97 @@
+"""Networks without shortcuts: VGG11 with batch normalisation, and MobileNetV1.
+
+VGG: Simonyan and Zisserman, ICLR 2015, in its form for 32x32 images with one linear classifier.
+MobileNetV1: Howard et al., arXiv 1704.04861.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.networks.body import Block, Body, ConvFactory, ConvShape, NormFactory, StemShape
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One convolution with normalisation and ReLU, and perhaps a 2x2 max pool after them."""
+
+    conv: ConvShape
+    pool: bool = False
+
+
+class ConvBlock(Block):
+    """``pool(relu(bn(conv(x))))``."""
+
+    def __init__(self, shape: LayerShape, conv: ConvFactory, norm: NormFactory) -> None:
+        super().__init__()
+        self.conv = conv(shape.conv)
+        self.bn = norm(shape.conv.out_channels, shape.conv.half_out)
+        self.pool = shape.pool
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        x = F.relu(self.bn(self.conv(x, bits), bits), inplace=True)
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class SequentialBody(Body):
+    """:class:`ConvBlock` after :class:`ConvBlock`."""
+
+    def __init__(self, shapes: list[LayerShape], conv: ConvFactory, norm: NormFactory) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ConvBlock(shape, conv, norm) for shape in shapes)
+
+
+@dataclass(frozen=True)
+class VGGSpec:
+    """widths, pools: of the convolutions after the stem; half: their widths in a half branch."""
+
+    stem: StemShape
+    widths: tuple[int, ...]
+    pools: tuple[bool, ...]
+    half: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        return self.widths[-1]
+
+    def body(
+        self, conv: ConvFactory, norm: NormFactory, *, published_half: bool, preactivation: bool
+    ) -> Body:
+        shapes = []
+        channels = half = self.stem.channels
+        for width, pool, half_width in zip(self.widths, self.pools, self.half, strict=True):
+            shapes.append(LayerShape(ConvShape(channels, width, 3, 1, half, half_width), pool))
+            channels, half = width, half_width
+        return SequentialBody(shapes, conv, norm)
+
+
+@dataclass(frozen=True)
+class MobileNetSpec:
+    """Pairs of a 3x3 depthwise and a 1x1 convolution.
+
+    widths, strides: of each pair; half: widths of the 1x1 convolutions in a half branch.
+    """
+
+    stem: StemShape
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    half: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        return self.widths[-1]
+
+    def body(
+        self, conv: ConvFactory, norm: NormFactory, *, published_half: bool, preactivation: bool
+    ) -> Body:
+        shapes = []
+        channels = half = self.stem.channels
+        for width, stride, half_width in zip(self.widths, self.strides, self.half, strict=True):
+            depthwise = ConvShape(channels, channels, 3, stride, half, half, depthwise=True)
+            pointwise = ConvShape(channels, width, 1, 1, half, half_width)
+            shapes += [LayerShape(depthwise), LayerShape(pointwise)]
+            channels, half = width, half_width
+        return SequentialBody(shapes, conv, norm)
