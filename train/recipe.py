@@ -25,10 +25,13 @@ class RecipeError(ValueError):
 class DataRecipe:
     """Which images.
 
-    ``digits`` needs no ``root``: scikit-learn carries it. ``cifar10`` reads torchvision's format or
-    ``root/{train,test}/<class>/<image>``. ``images`` is your own: the same tree, or
-    ``root/<class>/<image>``, of which every fifth image is held out; each image's centred square is
-    scaled to ``size`` pixels.
+    ``digits`` needs no ``root``: scikit-learn carries it. ``cifar10`` and ``cifar100`` read
+    torchvision's format or ``root/{train,test}/<class>/<image>``. ``images`` is your own: the same
+    tree, or ``root/<class>/<image>``, of which every fifth image is held out; each image's centred
+    square is scaled to ``size`` pixels. ``imagenet`` is ``root/{train,val}/<class>/<image>``.
+
+    What does not fit into memory (ImageNet; own images of more than 4 GB) is read by ``workers``
+    processes, and crops of random area are scaled to ``size`` in place of ``crop_padding``.
     """
 
     dataset: str = "digits"
@@ -37,6 +40,7 @@ class DataRecipe:
     batch: int = 128
     flip: bool = False
     crop_padding: int = 0
+    workers: int = 4
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,12 @@ class Recipe:
     def fingerprint(self) -> str:
         """SHA-256 of the resolved recipe; equal recipes give equal fingerprints.
 
-        The folders of the data and of a starting checkpoint, and how often checkpoints are written,
-        do not change the result, so they are left out.
+        The folders of the data and of a starting checkpoint, the workers that read images, and how
+        often checkpoints are written do not change the result, so they are left out.
         """
         neutral = dataclasses.replace(
             self,
-            data=dataclasses.replace(self.data, root=""),
+            data=dataclasses.replace(self.data, root="", workers=0),
             pretrain=dataclasses.replace(self.pretrain, init=Path(self.pretrain.init).name),
             train=dataclasses.replace(self.train, checkpoint_minutes=0.0),
         )
@@ -156,7 +160,7 @@ class Recipe:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.dataset": ("digits", "cifar10", "images"),
+    "data.dataset": ("digits", "cifar10", "cifar100", "images", "imagenet"),
     "network.name": ("resnet20", "resnet8", "resnet18", "resnet34", "vgg11", "mobilenetv1"),
     "method.name": ("mbquant", "dedicated", "any-precision", "adabits", "hot-swap"),
     "method.teacher": ("auto", "highest", "next", "none"),
@@ -175,6 +179,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.size": (8, 512),
     "data.batch": (2, 65536),
     "data.crop_padding": (0, 64),
+    "data.workers": (0, 256),
     "method.weight_sigmas": (0.1, 10),
     "method.calibration_images": (0, 65536),
     "method.balance": (0.001, 1),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from train.data import CIFAR10_LABELS, DataRecipe, augment, generator, load_dataset
-from train.recipe import RecipeError
+from train import data
+from train.data import (
+    CIFAR10_LABELS,
+    StreamedDataset,
+    augment,
+    generator,
+    load_dataset,
+    open_batches,
+)
+from train.images import random_crop
+from train.loaders import IMAGENET_MEAN
+from train.recipe import DataRecipe, RecipeError
 from train.vision import torchvision_datasets
 
 
@@ -36,35 +48,44 @@ def test_image_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [int(i[0, 0, 0]) // 20 for i in dataset.images] == dataset.labels.tolist()
 
 
-def test_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    hundred = name == "cifar100"
+    folder = tmp_path / ("cifar-100-python" if hundred else "cifar-10-batches-py")
     folder.mkdir()
     random = np.random.default_rng(0)
     checksums = {}
 
-    def write(name: str, content: object) -> None:
+    def write(file: str, content: object) -> None:
         data = pickle.dumps(content)
-        (folder / name).write_bytes(data)
-        checksums[name] = hashlib.md5(data).hexdigest()
+        (folder / file).write_bytes(data)
+        checksums[file] = hashlib.md5(data).hexdigest()
 
+    parts = ["train"] if hundred else [f"data_batch_{i}" for i in range(1, 6)]
+    classes = tuple(f"class {n:02}" for n in range(100)) if hundred else CIFAR10_LABELS
     pixels = {}
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        pixels[name] = random.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-        write(name, {"data": pixels[name].reshape(4, 3072), "labels": [0, 3, 9, 1]})
-    write("batches.meta", {"label_names": list(CIFAR10_LABELS)})
-    with pytest.raises(RecipeError, match="does not match the published"):
-        load_dataset(DataRecipe("cifar10", str(tmp_path)), "train")
+    for part in [*parts, "test" if hundred else "test_batch"]:
+        pixels[part] = random.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+        key = "fine_labels" if hundred else "labels"
+        write(part, {"data": pixels[part].reshape(4, 3072), key: [0, 3, 9, 1]})
+    key = "fine_label_names" if hundred else "label_names"
+    write("meta" if hundred else "batches.meta", {key: list(classes)})
+    with pytest.raises(RecipeError, match=f"{folder.name}' does not match the published.*unpack"):
+        load_dataset(DataRecipe(name, str(tmp_path)), "train")
 
     # torchvision's own reader, with the checksums of these small files.
-    reader = torchvision_datasets().CIFAR10
+    reader = getattr(torchvision_datasets(), name.upper())
     listed = list(checksums.items())
-    monkeypatch.setattr(reader, "train_list", listed[:5])
-    monkeypatch.setattr(reader, "test_list", listed[5:6])
-    meta = {**reader.meta, "md5": checksums["batches.meta"]}
-    monkeypatch.setattr(reader, "meta", meta)
-    train, test = (load_dataset(DataRecipe("cifar10", str(tmp_path)), s) for s in ("train", "test"))
-    assert train.images.shape == (20, 32, 32, 3) and train.labels.tolist() == [0, 3, 9, 1] * 5
-    np.testing.assert_array_equal(test.images, pixels["test_batch"].transpose(0, 2, 3, 1))
+    monkeypatch.setattr(reader, "train_list", listed[: len(parts)])
+    monkeypatch.setattr(reader, "test_list", listed[len(parts) : -1])
+    monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": listed[-1][1]})
+    train, test = (load_dataset(DataRecipe(name, str(tmp_path)), s) for s in ("train", "test"))
+    assert train.images.shape == (4 * len(parts), 32, 32, 3) and train.classes == classes
+    assert train.labels.tolist() == [0, 3, 9, 1] * len(parts)
+    np.testing.assert_array_equal(test.images, list(pixels.values())[-1].transpose(0, 2, 3, 1))
+    mean, std = train.pixel_statistics()
+    assert mean == pytest.approx(train.images.mean((0, 1, 2)), abs=1e-3)
+    assert std == pytest.approx(train.images.std((0, 1, 2)), abs=1e-3)
 
 
 def test_data_errors_name_the_place(tmp_path: Path) -> None:
@@ -137,3 +158,150 @@ def test_digits_split_is_fixed_and_disjoint() -> None:
     assert len(train.labels) == 1437 and len(test.labels) == 360
     assert test.labels[:8].tolist() == load_dataset(DataRecipe(), "test").labels[:8].tolist()
     assert train.images.max() == 255 and train.images.dtype == np.uint8
+
+
+CPU = torch.device("cpu")
+
+
+def _imagenet(root: Path) -> DataRecipe:
+    """Eleven training and four test images of different sizes, all of one colour each."""
+    value = 0
+    for split, counts in (("train", (5, 6)), ("val", (2, 2))):
+        for label, count in zip(("n01", "n02"), counts, strict=True):
+            (root / split / label).mkdir(parents=True)
+            for n in range(count):
+                size = (60 + 7 * n, 90 - 5 * n)
+                Image.new("RGB", size, (value, 0, 255)).save(root / split / label / f"{n}.png")
+                value += 1
+    return DataRecipe("imagenet", str(root), size=28, batch=4, flip=True, workers=0)
+
+
+def test_imagenet_is_streamed(tmp_path: Path) -> None:
+    recipe = _imagenet(tmp_path)
+    train, test = (load_dataset(recipe, split) for split in ("train", "test"))
+    assert isinstance(train, StreamedDataset) and isinstance(test, StreamedDataset)
+    assert len(train) == 11 and train.input_size == (28, 28) and train.classes == ("n01", "n02")
+    assert train.pixel_statistics()[0] == IMAGENET_MEAN
+    parts = list(test.batches(3))
+    assert [len(labels) for _, labels in parts] == [3, 1]
+    assert np.concatenate([images[:, 5, 5, 0] for images, _ in parts]).tolist() == [11, 12, 13, 14]
+    assert np.concatenate([labels for _, labels in parts]).tolist() == [0, 0, 1, 1]
+    shared = [list(test.batches(1, rank, 3)) for rank in range(3)]
+    assert [[int(i[0, 0, 0, 0]) for i, _ in part] for part in shared] == [[11, 14], [12], [13]]
+    (tmp_path / "synset_words.txt").write_text("n01 crane, a bird\nn02 crane\nn03 other\n")
+    assert load_dataset(recipe, "test").classes == ("crane (n01)", "crane (n02)")
+
+
+def test_streamed_batches_are_the_same_from_anywhere(tmp_path: Path) -> None:
+    recipe = _imagenet(tmp_path)
+    dataset = load_dataset(recipe, "train")
+    whole = open_batches(dataset, recipe, 3, CPU)
+    assert (whole.batch, whole.steps) == (4, 2)
+    epochs = {at: whole.get(*at) for at in [(-1, 0), (0, 0), (0, 1), (1, 0), (1, 1)]}
+    images, labels = epochs[0, 0]
+    assert images.shape == (4, 3, 28, 28) and images.dtype == torch.uint8
+    values = torch.cat([epochs[0, step][0][:, 0, 0, 0] for step in range(2)])
+    assert len(set(values.tolist())) == 8, "each image at most once an epoch"
+    assert labels.tolist() == [int(v >= 5) for v in images[:, 0, 0, 0]]
+    assert not torch.equal(epochs[0, 0][0], epochs[1, 0][0])
+    # Two workers that start in the middle and read ahead into the next epoch.
+    resumed = open_batches(
+        load_dataset(dataclasses.replace(recipe, workers=2), "train"), recipe, 3, CPU
+    )
+    for at in [(0, 1), (1, 0), (1, 1)]:
+        for ours, theirs in zip(resumed.get(*at), epochs[at], strict=True):
+            assert torch.equal(ours, theirs), at
+
+
+@pytest.mark.parametrize("name", ["digits", "imagenet"])
+def test_processes_share_a_batch(tmp_path: Path, name: str) -> None:
+    recipe = _imagenet(tmp_path) if name == "imagenet" else DataRecipe(crop_padding=1, batch=32)
+    dataset = load_dataset(recipe, "train")
+    whole = open_batches(dataset, recipe, 1, CPU).get(2, 1)
+    parts = []
+    for rank in range(2):
+        batches = open_batches(dataset, recipe, 1, CPU)
+        batches.shard(rank, 2)
+        parts.append(batches.get(2, 1))
+    for index in range(2):
+        assert torch.equal(torch.cat([part[index] for part in parts]), whole[index])
+    with pytest.raises(RecipeError, match=r"data.batch: \d+ images cannot be shared evenly by 3"):
+        open_batches(dataset, recipe, 1, CPU).shard(0, 3)
+
+
+def test_large_own_images_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label in ("cat", "dog"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for n in range(20):
+            image = Image.fromarray(np.full((70, 90, 3), 5 * n, np.uint8))
+            image.save(tmp_path / "own" / label / f"{n}.png")
+    recipe = DataRecipe("images", str(tmp_path / "own"), size=65, workers=0)
+    held = load_dataset(recipe, "test")
+    monkeypatch.setattr(data, "STREAM_BYTES", 1000)
+    streamed = load_dataset(recipe, "test")
+    assert isinstance(streamed, StreamedDataset) and not isinstance(held, StreamedDataset)
+    np.testing.assert_array_equal(streamed.images, held.images)
+    assert streamed.labels.tolist() == held.labels.tolist() and streamed.name == held.name
+
+
+def test_random_crops_lie_within_the_image_and_are_mirrored() -> None:
+    # Red is the column, green the row, so that a crop shows where it was taken.
+    ramp = np.zeros((100, 200, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(200), np.arange(100)[:, None]
+    image = Image.fromarray(ramp)
+    areas, mirrored = [], 0
+    for seed in range(200):
+        crop = random_crop(image, 16, True, generator(seed)).astype(int)
+        columns, rows = crop[8, :, 0], crop[:, 8, 1]
+        mirrored += bool(columns[0] > columns[-1])
+        assert (np.diff(rows) >= 0).all() and np.ptp(columns) > 0
+        areas.append(np.ptp(columns) * np.ptp(rows) * (16 / 15) ** 2 / 20000)
+    assert 60 < mirrored < 140
+    assert 0.04 < min(areas) < 0.15 and 0.5 < max(areas) <= 1.05
+    assert 0.25 < float(np.mean(areas)) < 0.6
+    crop = random_crop(Image.fromarray(ramp[:3]), 16, False, generator(1))
+    assert crop.shape == (16, 16, 3), "too narrow for any such crop"
+
+
+def test_wrong_layouts_are_explained(tmp_path: Path) -> None:
+    recipe = _imagenet(tmp_path / "imagenet")
+
+    def wrong(message: str, chosen: DataRecipe = recipe, split: str = "test") -> None:
+        with pytest.raises(RecipeError, match=message) as caught:
+            for _ in load_dataset(chosen, split).batches(4):
+                pass
+        assert len(str(caught.value).splitlines()) == 1
+
+    wrong("no folder ''", DataRecipe("imagenet"))
+    hundred = DataRecipe("cifar100", str(tmp_path / "imagenet"))
+    wrong(r"one folder for each of CIFAR-100's classes \(found 2\)", hundred, "train")
+    val = tmp_path / "imagenet" / "val"
+    (val / "n02" / "0.png").write_bytes(b"\xff\xd8 not an image")
+    wrong(r"n02/0.png: cannot be read as an image")
+    wrong(r"n02/0.png: cannot be read as an image", dataclasses.replace(recipe, workers=1))
+    for image in (val / "n02").iterdir():
+        image.unlink()
+    wrong("n02: too few images in this class")
+    (val / "n02").rename(val / "n03")
+    wrong(r"val: expected one folder per class, the same ones .* differs at \['n02'\]")
+    shutil.rmtree(val)
+    wrong("has no folder 'val'; it needs 'train' and 'val'")
+    flat = tmp_path / "flat"
+    for split in ("train", "val"):
+        (flat / split).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(flat / split / "0.png")
+    wrong("train: expected one folder of images for each class", DataRecipe("imagenet", str(flat)))
+    wrong("at least two folders of images", DataRecipe("images", str(flat)))
+    shutil.rmtree(flat / "val")
+    wrong("has 'train' or 'test' but not both", DataRecipe("images", str(flat)))
+    (tmp_path / "file").write_text("")
+    wrong("no folder", DataRecipe("images", str(tmp_path / "file")))
+
+
+def test_sizes_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _image_tree(tmp_path)
+    Image.new("RGB", (30, 32)).save(tmp_path / "test" / "dog" / "1.png")
+    with pytest.raises(RecipeError, match=r"dog/1.png: size \(32, 30\), others have \(32, 32\)"):
+        load_dataset(DataRecipe("cifar10", str(tmp_path)), "test")

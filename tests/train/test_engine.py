@@ -87,8 +87,8 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) 
         ("train.epochs=many", "train.epochs: expected an integer"),
         ("train.lr=-1", "train.lr: expected a value from 0 to 10"),
         (
-            "data.dataset=cifar100",
-            "expected one of digits, cifar10, images; did you mean 'cifar10'?",
+            "data.dataset=cifar20",
+            "expected one of digits, cifar10, cifar100, images, imagenet; did you mean 'cifar",
         ),
         ("method.bits=[2,9]", "expected a list of different levels"),
         ("train.compile=1", "expected true or false"),
