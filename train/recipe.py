@@ -202,20 +202,39 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: for a file that is missing or not TOML, and for every wrong key or value.
     """
-    file = Path(path)
-    if not file.exists() and (SHIPPED / f"{path}.toml").exists():
-        file = SHIPPED / f"{path}.toml"
-    try:
-        tree = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-        raise RecipeError(f"{path}: no such recipe; give a .toml file or one of: {names}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{file}: not readable as TOML: {error}") from None
+    file, tree = _read(str(path), Path())
     for override in overrides or []:
         _apply_override(tree, override)
     recipe: Recipe = _build(Recipe, tree, "", str(file))
     return recipe
+
+
+def _read(name: str, beside: Path, depth: int = 0) -> tuple[Path, dict[str, Any]]:
+    """The file of a recipe and its keys, on top of those of the recipe that it extends."""
+    file = beside / name
+    if not file.exists() and (SHIPPED / f"{name}.toml").exists():
+        file = SHIPPED / f"{name}.toml"
+    try:
+        tree = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        names = ", ".join(sorted(str(p.relative_to(SHIPPED))[:-5] for p in SHIPPED.rglob("*.toml")))
+        raise RecipeError(f"{name}: no such recipe; give a .toml file or one of: {names}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{file}: not readable as TOML: {error}") from None
+    base = tree.pop("extends", None)
+    if base is None:
+        return file, tree
+    if not isinstance(base, str) or depth == 8:
+        raise RecipeError(
+            f"{file}: extends: expected the name of a recipe that does not extend this"
+        )
+    _, merged = _read(base, file.parent, depth + 1)
+    for key, value in tree.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merged[key] | value
+        else:
+            merged[key] = value
+    return file, merged
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
