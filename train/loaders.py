@@ -8,6 +8,7 @@ resume anywhere, with any number of workers, and still give the same result.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -226,11 +227,11 @@ class BatchSource(Protocol):
     batch: int
     steps: int
 
-    def get(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Batch ``step`` of ``epoch``: images uint8 ``[B, 3, H, W]``, labels int64 ``[B]``."""
+    def get(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+        """Batch ``step`` of ``epoch``: images uint8 ``[B, 3, H, W]``, labels int64 ``[B]``.
 
-    def shard(self, rank: int, world: int) -> None:
-        """From now on give only slice ``rank`` of ``world`` of every batch."""
+        Of several processes each gets its own slice, ``B / world`` images.
+        """
 
 
 def open_batches(
@@ -243,7 +244,7 @@ def open_batches(
 
 
 class _Order:
-    """The order of an epoch's images, and a process's slice of each batch."""
+    """The order of an epoch's images."""
 
     def __init__(self, images: int, batch: int, seed: int) -> None:
         self.images, self.seed = images, seed
@@ -251,15 +252,6 @@ class _Order:
         self.steps = images // self.batch
         self._epoch: int | None = None
         self._order = torch.empty(0, dtype=torch.int64)
-        self.rank, self.world = 0, 1
-
-    def shard(self, rank: int, world: int) -> None:
-        """Raises RecipeError when the processes cannot share a batch evenly."""
-        if self.batch % world:
-            raise RecipeError(
-                f"data.batch: {self.batch} images cannot be shared evenly by {world} processes"
-            )
-        self.rank, self.world = rank, world
 
     def chosen(self, epoch: int, step: int) -> Tensor:
         """Image numbers of a whole batch."""
@@ -267,10 +259,6 @@ class _Order:
             self._epoch = epoch
             self._order = torch.randperm(self.images, generator=generator(self.seed, epoch))
         return self._order[step * self.batch : (step + 1) * self.batch]
-
-    def slice(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch."""
-        return batch.chunk(self.world)[self.rank]
 
 
 class Batches:
@@ -286,31 +274,41 @@ class Batches:
         self._order = _Order(len(dataset), recipe.batch, seed)
         self.batch, self.steps = self._order.batch, self._order.steps
 
-    def shard(self, rank: int, world: int) -> None:
-        self._order.shard(rank, world)
-
-    def get(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def get(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
         """See :class:`BatchSource`. A slice is cut from the augmented whole batch: that is cheap."""
         chosen = self._order.chosen(epoch, step).to(self.images.device)
         images = augment(self.images[chosen], self.recipe, generator(self.seed, epoch, step))
-        return self._order.slice(images), self._order.slice(self.labels[chosen])
+        return images.chunk(world)[rank], self.labels[chosen].chunk(world)[rank]
 
 
-class _Steps(Sampler[_Key]):
+@dataclass(frozen=True)
+class _Position:
+    """A process's slice of a batch."""
+
+    epoch: int
+    step: int
+    rank: int
+    world: int
+
+    def after(self, steps: int) -> _Position:
+        """The same of the next batch."""
+        if self.step + 1 < steps:
+            return dataclasses.replace(self, step=self.step + 1)
+        return dataclasses.replace(self, epoch=self.epoch + 1, step=0)
+
+
+class _Slices(Sampler[_Key]):
     """What the workers read: the slices of all batches from ``start`` on, epoch after epoch."""
 
-    def __init__(self, order: _Order, start: tuple[int, int]) -> None:
+    def __init__(self, order: _Order, start: _Position) -> None:
         self.order, self.start = order, start
 
     def __iter__(self) -> Iterator[_Key]:
-        epoch, step = self.start
+        at = self.start
         while True:
-            yield epoch, self.order.slice(self.order.chosen(epoch, step)).tolist()
-            epoch, step = _after(epoch, step, self.order.steps)
-
-
-def _after(epoch: int, step: int, steps: int) -> tuple[int, int]:
-    return (epoch, step + 1) if step + 1 < steps else (epoch + 1, 0)
+            batch = self.order.chosen(at.epoch, at.step)
+            yield at.epoch, batch.chunk(at.world)[at.rank].tolist()
+            at = at.after(self.order.steps)
 
 
 class StreamedBatches:
@@ -326,25 +324,22 @@ class StreamedBatches:
         self._decoder = _Decoder(dataset, seed, recipe.flip)
         self._order = _Order(len(dataset), recipe.batch, seed)
         self.batch, self.steps = self._order.batch, self._order.steps
-        self._next: tuple[int, int] | None = None
+        self._next: _Position | None = None
         self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
 
-    def shard(self, rank: int, world: int) -> None:
-        self._order.shard(rank, world)
-        self._next = None
-
-    def get(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def get(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
         """See :class:`BatchSource`; steps in order are read ahead, any other one starts anew.
 
         Raises:
             RecipeError: an image that cannot be read.
         """
-        if self._next != (epoch, step):
-            steps = _Steps(self._order, (epoch, step))
+        position = _Position(epoch, step, rank, world)
+        if self._next != position:
             workers = self._decoder.source.workers
-            self._stream = _loader(self._decoder, steps, workers, self.device.type == "cuda")
+            slices = _Slices(self._order, position)
+            self._stream = _loader(self._decoder, slices, workers, self.device.type == "cuda")
         self._next = None  # an error must not leave a position that looks right
         pixels, labels = next(self._stream)
-        self._next = _after(epoch, step, self.steps)
+        self._next = position.after(self.steps)
         images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return images, labels.to(self.device, non_blocking=True)

@@ -218,15 +218,10 @@ def test_processes_share_a_batch(tmp_path: Path, name: str) -> None:
     recipe = _imagenet(tmp_path) if name == "imagenet" else DataRecipe(crop_padding=1, batch=32)
     dataset = load_dataset(recipe, "train")
     whole = open_batches(dataset, recipe, 1, CPU).get(2, 1)
-    parts = []
-    for rank in range(2):
-        batches = open_batches(dataset, recipe, 1, CPU)
-        batches.shard(rank, 2)
-        parts.append(batches.get(2, 1))
+    batches = open_batches(dataset, recipe, 1, CPU)
+    parts = [batches.get(2, 1, rank, 2) for rank in range(2)]
     for index in range(2):
         assert torch.equal(torch.cat([part[index] for part in parts]), whole[index])
-    with pytest.raises(RecipeError, match=r"data.batch: \d+ images cannot be shared evenly by 3"):
-        open_batches(dataset, recipe, 1, CPU).shard(0, 3)
 
 
 def test_large_own_images_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
