@@ -7,6 +7,7 @@ nothing of ExecuTorch: it runs on any server with PyTorch.
 
 from __future__ import annotations
 
-from train.engine import LoadedRun, evaluate, load_run
+from train.checkpoint import LoadedRun, load_run
+from train.evaluation import evaluate
 
 __all__ = ["LoadedRun", "evaluate", "load_run"]

@@ -1,17 +1,27 @@
-"""Command line: ``python -m train RECIPE.toml [--set key=value] [--out FOLDER]``."""
+"""Command line: ``python -m train RECIPE.toml [--set key=value] [--out FOLDER]``.
+
+Exit codes: 0 done, or paused by --until; 1 training failed; 2 bad input; 130 ctrl-C; 143 SIGTERM, after
+saving. In every case the same command continues.
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from train.engine import Progress as RunProgress
-from train.engine import Trainer, TrainingError
+from train.checkpoint import Progress as RunProgress
+from train.checkpoint import TrainingError
+from train.distributed import World, join
+from train.engine import Paused, Trainer
 from train.recipe import RecipeError, load_recipe
 from train.report import accuracy_table, plot_history
 
@@ -64,9 +74,13 @@ class Reporter:
             )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train one recipe; returns the exit code (0 done, 1 training failed, 2 bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``python -m train``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("recipe", help="a recipe file, or the name of a shipped one")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key"
@@ -74,27 +88,73 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="run folder (default: runs/NAME); resumed if begun"
     )
-    options = parser.parse_args(arguments)
-    console = Console(stderr=True)
+    parser.add_argument(
+        "--until",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="pause at a checkpoint after so many minutes of this call",
+    )
+    return parser
+
+
+@contextmanager
+def pausing_on_sigterm(trainer: Trainer) -> Iterator[None]:
+    """Within it SIGTERM (a preempted job's) lets the trainer save first."""
+
+    def pause(*_: object) -> None:
+        trainer.interrupted = True
+
+    before = signal.signal(signal.SIGTERM, pause)
     try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train one recipe; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    with join() as world:
+        return train(options, world)
+
+
+def train(options: argparse.Namespace, world: World) -> int:
+    """Train as one of the processes of ``world``; only the first prints, but errors are everyone's."""
+    console = Console(stderr=True)
+    who = "" if world.size == 1 else f"process {world.rank} of {world.size}: "
+
+    def fail(error: Exception, code: int) -> int:
+        console.print(f"{who}error: {error}", style="red", highlight=False, soft_wrap=True)
+        return code
+
+    try:
+        if not options.until > 0:
+            raise RecipeError("--until: expected a number of minutes above 0")
         recipe = load_recipe(options.recipe, options.set)
-        reporter = Reporter(console)
+        reporter = Reporter(console) if world.first else None
         folder = options.out or Path("runs") / recipe.name
-        trainer = Trainer(recipe, folder, reporter)
-        with reporter.bar:
+        trainer = Trainer(recipe, folder, reporter, world, options.until)
+        with reporter.bar if reporter else nullcontext(), pausing_on_sigterm(trainer):
             report = trainer.run()
     except RecipeError as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        return 2
+        return fail(error, 2)
     except TrainingError as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        return 1
+        return fail(error, 1)
+    except Paused as pause:
+        if world.first:
+            console.print(
+                f"paused at a checkpoint in {folder}; the same command continues", soft_wrap=True
+            )
+        return 128 + signal.SIGTERM if pause.signalled else 0
     except KeyboardInterrupt:
-        console.print("stopped; the same command continues from the last checkpoint")
+        if world.first:
+            console.print("stopped; the same command continues from the last checkpoint")
         return 130
-    plot_history(report, folder / "curves.png")
-    Console().print(accuracy_table(report))
-    console.print(f"run folder: {folder}; next: python -m export {folder} -o model.pte")
+    if world.first:
+        plot_history(report, folder / "curves.png")
+        Console().print(accuracy_table(report))
+        console.print(f"run folder: {folder}; next: python -m export {folder} -o model.pte")
     return 0
 
 

@@ -7,42 +7,36 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from train import methods
+from train import distributed, methods
 from train.branches import MultiBranchNet
-from train.data import Batches, Dataset, generator, load_dataset
-from train.quantizers import compile_quantizers
-from train.recipe import Recipe, RecipeError, difference, load_recipe, to_toml
-
-CHECKPOINT = "checkpoint.safetensors"
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says where it stopped and what to do."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; stored in every checkpoint."""
-
-    phase: str = "pretrain"
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, float | str]] = field(default_factory=list)
-
+from train.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    TrainingError,
+    load_checkpoint,
+    load_run,
+    save_checkpoint,
+    write_beside,
+)
+from train.data import Dataset, generator, load_dataset, open_batches
+from train.distributed import World
+from train.evaluation import ALONE, evaluate, evaluate_full_precision
+from train.failures import describe_ranges, largest_batch, out_of_memory
+from train.optimizers import build_optimizers, decay
+from train.quantizers import FULL_PRECISION, compile_quantizers
+from train.recipe import Recipe, RecipeError, to_toml
 
 Listener = Callable[[Progress, int, int, dict[int, float]], None]
 """Called with (progress, steps in the epoch, epochs in the phase, loss per level)."""
@@ -51,8 +45,15 @@ Listener = Callable[[Progress, int, int, dict[int, float]], None]
 def build_network(recipe: Recipe, dataset: Dataset) -> MultiBranchNet:
     """A freshly initialised network for the dataset; the same for the same recipe."""
     mean, std = dataset.pixel_statistics()
-    height, width = dataset.images.shape[1:3]
-    return methods.build(recipe, dataset.classes, (height, width), mean, std)
+    return methods.build(recipe, dataset.classes, dataset.input_size, mean, std)
+
+
+class Paused(Exception):
+    """The run stands at a checkpoint before its end, as asked; ``signalled``: by ``interrupt``."""
+
+    def __init__(self, signalled: bool) -> None:
+        super().__init__("paused at a checkpoint")
+        self.signalled = signalled
 
 
 class Trainer:
@@ -62,45 +63,61 @@ class Trainer:
         recipe: what to train.
         folder: where checkpoints and reports go; an unfinished run in it is resumed.
         listener: told of every step.
+        world: the processes that train together; the first of them writes the files.
+        until: minutes from now after which to pause.
+
+    Attributes:
+        interrupted: set it to pause at the end of the step.
 
     Raises:
-        RecipeError: when the folder holds a run of another recipe, or the data are missing.
+        RecipeError: when the folder holds a run of another recipe, the data are missing, or the
+            processes cannot share the batch.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        listener: Listener | None = None,
+        world: World = ALONE,
+        until: float = math.inf,
+    ) -> None:
+        self._started = time.monotonic()
+        self._deadline = self._started + 60.0 * until
+        self.interrupted = False
         self.recipe = recipe
         self.folder = folder
         self.listener = listener
+        self.world = world
         methods.check(recipe)
         self.method = methods.find(recipe.method)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = world.device()
         self.dtype = getattr(torch, recipe.train.precision)
         if recipe.train.compile:
             compile_quantizers()
         self.train_set = load_dataset(recipe.data, "train")
         self.test_set = load_dataset(recipe.data, "test")
-        self.batches = Batches(self.train_set, recipe.data, recipe.seed, self.device)
+        self.batches = open_batches(self.train_set, recipe.data, recipe.seed, self.device)
         self.network = build_network(recipe, self.train_set).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.sgd = torch.optim.SGD(
-            self.network.model_parameters(),
-            lr=recipe.train.lr,
-            momentum=recipe.train.momentum,
-            weight_decay=recipe.train.weight_decay,
-        )
-        # As a group: a method whose quantisers train nothing is no error.
-        ranges = {"params": self.network.range_parameters()}
-        self.adam = torch.optim.Adam([ranges], lr=recipe.train.quantizer_lr)
+        self.optimizers = build_optimizers(recipe, self.network)
         self.guide = self._load_guide()
-        self.progress = Progress()
-        self._started = time.monotonic()
-        self._load_checkpoint()
+        self.progress = load_checkpoint(folder, recipe, self.network, self.optimizers, self.device)
+        self._averaging: Callable[..., Any] | None = None
+        if world.size > 1:
+            self._start_together()
 
     def run(self) -> dict[str, object]:
-        """Train to the end of the recipe and return the report (also written to report.json)."""
+        """Train to the end of the recipe and return the report (also written to report.json).
+
+        Raises:
+            Paused: as asked, at a checkpoint from which the same recipe and folder continue.
+            TrainingError: a loss that is not finite, no memory, or no room for a checkpoint.
+        """
         recipe = self.recipe
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_beside(self.folder / "recipe.toml", to_toml(recipe).encode())
+        if self.world.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_beside(self.folder / "recipe.toml", to_toml(recipe).encode())
         if self.progress.phase == "pretrain":
             if self.progress.epoch == 0 and self.progress.step == 0:
                 self._initialise()
@@ -112,6 +129,22 @@ class Trainer:
             self.progress.phase = "done"
             self._save_checkpoint()
         return self._report()
+
+    def _start_together(self) -> None:
+        """Make this process one of several that train the same network."""
+        progress, size = self.progress, self.world.size
+        if self.batches.batch % size:
+            raise RecipeError(
+                f"data.batch: {size} processes cannot share {self.batches.batch} images; choose a "
+                f"multiple of {size}"
+            )
+        if not self.world.agree((progress.phase, progress.epoch, progress.step)):
+            raise RecipeError(
+                f"{self.folder}: the processes found different checkpoints there; --out has to be a "
+                "folder that all machines share"
+            )
+        distributed.synchronise_norms(self.network, self.device)
+        self._averaging = distributed.averaging(self.network)
 
     def _load_guide(self) -> MultiBranchNet | None:
         """The full-precision network that teaches all levels, if the recipe names one."""
@@ -145,8 +178,11 @@ class Trainer:
     def _start_quantised(self) -> None:
         drawn = [self.batches.get(-1, i)[0] for i in range(self._calibration_batches())]
         images = torch.cat(drawn) if drawn else None
-        methods.calibrate(self.network, images, self.recipe.method.weight_sigmas)
-        self.sgd.state.clear()
+        # Every process does the same with all images, as one alone would.
+        with distributed.unsynchronised(self.network):
+            methods.calibrate(self.network, images, self.recipe.method.weight_sigmas)
+        self.world.copy_from_first(self.network)
+        self.optimizers["weights"].state.clear()
         self.progress.phase, self.progress.epoch, self.progress.step = "quantised", 0, 0
         self._save_checkpoint()
 
@@ -164,65 +200,125 @@ class Trainer:
         while self.progress.epoch < epochs:
             self.network.train()
             done = self.progress.epoch * self.batches.steps + self.progress.step
-            cosine = 0.5 * (1.0 + math.cos(math.pi * done / total))
-            self.sgd.param_groups[0]["lr"] = lr * cosine
-            self.adam.param_groups[0]["lr"] = self.recipe.train.quantizer_lr * cosine
-            images, labels = self.batches.get(first_epoch + self.progress.epoch, self.progress.step)
-            self.sgd.zero_grad(set_to_none=True)
-            self.adam.zero_grad(set_to_none=True)
-            losses = self._backward(images, labels)
-            self._check_finite(losses)
-            self.sgd.step()
-            if quantised:
-                methods.balanced_step(self.network, self.adam, self.recipe.method.balance)
-                methods.guard(self.network)
+            self._set_learning_rates(lr, done / total)
+            images, labels = self.batches.get(
+                first_epoch + self.progress.epoch,
+                self.progress.step,
+                self.world.rank,
+                self.world.size,
+            )
+            losses, pause = self._step(images, labels)
             self._advance(losses, epochs)
             minutes = (time.monotonic() - last_saved) / 60.0
-            if minutes >= self.recipe.train.checkpoint_minutes:
+            if pause or minutes >= self.recipe.train.checkpoint_minutes:
                 self._save_checkpoint()
                 last_saved = time.monotonic()
+            if pause:
+                raise Paused(pause == "signal")
 
-    def _backward(self, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
+    def _set_learning_rates(self, lr: float, share: float) -> None:
+        schedule = "cosine" if self.progress.phase == "pretrain" else self.recipe.train.schedule
+        factor = decay(schedule, share)
+        for name, start in (("weights", lr), ("ranges", self.recipe.train.quantizer_lr)):
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = start * factor
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[dict[int, float], str]:
+        """One update; returns the loss of each level and why to pause now, "" for not at all."""
+        try:
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            losses, pause = self._gather(self._backward(images, labels))
+            self._check_finite(losses)
+            self.optimizers["weights"].step()
+            if self.progress.phase == "quantised":
+                balance = self.recipe.method.balance
+                methods.balanced_step(self.network, self.optimizers["ranges"], balance)
+                methods.guard(self.network)
+            return losses, pause
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback still holds the step's tensors.
+        raise self._too_large(images, labels)
+
+    def _backward(self, images: Tensor, labels: Tensor, together: bool = True) -> dict[int, Tensor]:
+        averaging = self._averaging if together else None
         if self.progress.phase == "pretrain":
+            full = partial(averaging, bits=FULL_PRECISION) if averaging else None
             return methods.backward_full_precision(
-                self.network, images, labels, self.method, self.dtype
+                self.network, images, labels, self.method, self.dtype, full
             )
         guide = None
         if self.guide is not None:
             with torch.no_grad():
                 logits = self.guide.classify_full_precision(self.guide.stem(images))
             guide = logits[max(logits)].softmax(1)
-        return methods.backward(self.network, images, labels, self.method, self.dtype, guide)
-
-    def _check_finite(self, losses: dict[int, Tensor]) -> None:
-        if torch.isfinite(torch.stack(list(losses.values()))).all():
-            return
-        bad = [bits for bits, loss in losses.items() if not torch.isfinite(loss)]
-        raise TrainingError(
-            f"loss is not finite at level {bad} in {self.progress.phase} epoch "
-            f"{self.progress.epoch + 1}, step {self.progress.step + 1}; lower the learning rate. "
-            f"The last checkpoint in {self.folder} is still good"
+        return methods.backward(
+            self.network, images, labels, self.method, self.dtype, guide, averaging
         )
 
-    def _advance(self, losses: dict[int, Tensor], epochs: int) -> None:
+    def _gather(self, losses: dict[int, Tensor]) -> tuple[dict[int, float], str]:
+        """Losses of the global batch, and a decision to pause in which all processes agree."""
+        values = torch.stack(list(losses.values())).double()
+        expired = self.world.first and time.monotonic() >= self._deadline
+        asked = torch.tensor([self.interrupted, expired]).to(values)
+        *means, interrupted, expired = self.world.sum(torch.cat([values, asked])).tolist()
+        pause = "signal" if interrupted else "time" if expired else ""
+        return {b: m / self.world.size for b, m in zip(losses, means, strict=True)}, pause
+
+    def _check_finite(self, losses: dict[int, float]) -> None:
+        bad = [bits for bits, loss in losses.items() if not math.isfinite(loss)]
+        if bad:
+            raise TrainingError(
+                f"loss is not finite at level {bad} in {self._where()}; "
+                f"{describe_ranges(self.network)}. Lower the learning rate. {self._kept()}"
+            )
+
+    def _too_large(self, images: Tensor, labels: Tensor) -> TrainingError:
+        """Find out on the network itself what batch would fit."""
+
+        def trial(size: int) -> None:
+            self.network.zero_grad(set_to_none=True)
+            self._backward(images[:size], labels[:size], together=False)
+
+        with distributed.unsynchronised(self.network):
+            fits = largest_batch(trial, len(images)) * self.world.size
+        advice = (
+            f"{fits} would: --set data.batch={fits}, with a lower learning rate and another --out"
+        )
+        return TrainingError(
+            f"data.batch: a batch of {len(images) * self.world.size} images does not fit into memory "
+            f"in {self._where()}; {advice if fits else 'not even 2 would'}. {self._kept()}"
+        )
+
+    def _where(self) -> str:
+        progress = self.progress
+        return f"{progress.phase} epoch {progress.epoch + 1}, step {progress.step + 1}"
+
+    def _kept(self) -> str:
+        if not (self.folder / CHECKPOINT).exists():
+            return "There is no checkpoint yet"
+        return f"The last checkpoint in {self.folder} is still good"
+
+    def _advance(self, losses: dict[int, float], epochs: int) -> None:
         progress = self.progress
         progress.step += 1
-        values = {bits: float(loss) for bits, loss in losses.items()}
         if self.listener:
-            self.listener(progress, self.batches.steps, epochs, values)
+            self.listener(progress, self.batches.steps, epochs, losses)
         if progress.step == self.batches.steps:
             progress.step = 0
             progress.epoch += 1
             entry: dict[str, float | str] = {"phase": progress.phase, "epoch": progress.epoch}
-            entry |= {f"loss{bits}": value for bits, value in values.items()}
+            entry |= {f"loss{bits}": value for bits, value in losses.items()}
             entry |= {f"accuracy{b}": a for b, a in self._epoch_accuracy().items()}
             progress.history.append(entry)
             self._save_checkpoint()
 
     def _epoch_accuracy(self) -> dict[int, float]:
         if self.progress.phase != "quantised":
-            return evaluate_full_precision(self.network, self.test_set)
-        return evaluate(self.network, self.test_set)
+            return evaluate_full_precision(self.network, self.test_set, world=self.world)
+        return evaluate(self.network, self.test_set, world=self.world)
 
     def _reestimate_norms(self) -> None:
         """Replace running statistics by exact means over fresh batches, weights frozen.
@@ -241,7 +337,7 @@ class Trainer:
         self.network.train()
         with torch.no_grad():
             for step in range(count):
-                images, _ = self.batches.get(-2, step)
+                images, _ = self.batches.get(-2, step, self.world.rank, self.world.size)
                 features = self.network.stem(images)
                 for bits in self.network.bits:
                     self.network.classify(features, bits)
@@ -249,7 +345,7 @@ class Trainer:
             norm.momentum = momentum
 
     def _report(self) -> dict[str, object]:
-        accuracy = evaluate(self.network, self.test_set)
+        accuracy = evaluate(self.network, self.test_set, world=self.world)
         report: dict[str, object] = {
             "name": self.recipe.name,
             "method": self.recipe.method.name,
@@ -262,145 +358,28 @@ class Trainer:
             "seed": self.recipe.seed,
             "recipe_sha256": self.recipe.fingerprint(),
             "commit": commit(),
-            "hardware": f"{platform.machine()} {self.device.type}, {torch.get_num_threads()} threads",
+            "hardware": self._hardware(),
             "torch": torch.__version__,
             "wall_seconds": round(self.progress.seconds, 1),
             "history": self.progress.history,
         }
-        write_beside(self.folder / "report.json", json.dumps(report, indent=1).encode())
+        if self.world.first:
+            write_beside(self.folder / "report.json", json.dumps(report, indent=1).encode())
         return report
+
+    def _hardware(self) -> str:
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            name = f"{platform.machine()} cpu, {torch.get_num_threads()} threads"
+        return name if self.world.size == 1 else f"{self.world.size} x {name}"
 
     def _save_checkpoint(self) -> None:
         now = time.monotonic()
         self.progress.seconds += now - self._started
         self._started = now
-        tensors = {f"model.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        for name, optimiser in (("sgd", self.sgd), ("adam", self.adam)):
-            for index, values in optimiser.state_dict()["state"].items():
-                for key, value in values.items():
-                    if value is not None:
-                        tensors[f"{name}.{index}.{key}"] = torch.as_tensor(value).contiguous()
-        metadata = {
-            "progress": json.dumps(asdict(self.progress)),
-            "labels": json.dumps(self.network.labels),
-            "input_size": json.dumps(self.network.input_size),
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{CHECKPOINT}.{os.getpid()}"
-        save_file(tensors, beside, metadata)
-        os.replace(beside, self.folder / CHECKPOINT)
-
-    def _load_checkpoint(self) -> None:
-        file = self.folder / CHECKPOINT
-        if not file.exists():
-            return
-        theirs = load_recipe(self.folder / "recipe.toml")
-        if theirs.fingerprint() != self.recipe.fingerprint():
-            lines = "\n  ".join(difference(self.recipe, theirs))
-            raise RecipeError(
-                f"{self.folder} holds a run of another recipe; choose another folder with --out, "
-                f"or delete it. Differences (yours != theirs):\n  {lines}"
-            )
-        with safe_open(file, framework="pt", device=str(self.device)) as stored:
-            self.progress = Progress(**json.loads(stored.metadata()["progress"]))
-            groups: dict[str, dict[str, Tensor]] = {"model": {}, "sgd": {}, "adam": {}}
-            for key in stored.keys():
-                group, _, rest = key.partition(".")
-                groups[group][rest] = stored.get_tensor(key)
-        self.network.load_state_dict(groups["model"])
-        for name, optimiser in (("sgd", self.sgd), ("adam", self.adam)):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in groups[name].items():
-                index, _, field_name = key.partition(".")
-                state.setdefault(int(index), {})[field_name] = value
-            restored = optimiser.state_dict()
-            restored["state"] = state
-            optimiser.load_state_dict(restored)
-
-
-@torch.no_grad()
-def evaluate(network: MultiBranchNet, dataset: Dataset, batch: int = 500) -> dict[int, float]:
-    """Accuracy (0..1) of every level on ``dataset``, in float32 with running statistics."""
-
-    def logits(features: Tensor) -> dict[int, Tensor]:
-        return {bits: network.classify(features, bits) for bits in network.bits}
-
-    return _accuracy(network, dataset, batch, logits)
-
-
-def evaluate_full_precision(
-    network: MultiBranchNet, dataset: Dataset, batch: int = 500
-) -> dict[int, float]:
-    """The same with quantisers off: accuracy of every level's subset of branches."""
-    return _accuracy(network, dataset, batch, network.classify_full_precision)
-
-
-@torch.no_grad()
-def _accuracy(
-    network: MultiBranchNet,
-    dataset: Dataset,
-    batch: int,
-    logits: Callable[[Tensor], dict[int, Tensor]],
-) -> dict[int, float]:
-    network.eval()
-    device = network.classifier.weight.device
-    correct = dict.fromkeys(network.bits, 0)
-    for start in range(0, len(dataset.labels), batch):
-        images = torch.from_numpy(dataset.images[start : start + batch]).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(dataset.labels[start : start + batch]).to(device)
-        features = network.stem(images.to(device).contiguous(memory_format=torch.channels_last))
-        for bits, values in logits(features).items():
-            correct[bits] += int((values.argmax(1) == labels).sum())
-    return {bits: count / len(dataset.labels) for bits, count in correct.items()}
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A finished run: the network with its final weights, its recipe and its report."""
-
-    network: MultiBranchNet
-    recipe: Recipe
-    report: dict[str, object]
-    path: Path
-
-
-def load_run(folder: str | Path) -> LoadedRun:
-    """Load a run folder without its data.
-
-    Raises:
-        RecipeError: when the folder is not a finished run.
-    """
-    path = Path(folder)
-    missing = [n for n in (CHECKPOINT, "recipe.toml", "report.json") if not (path / n).exists()]
-    if missing:
-        raise RecipeError(f"{path}: not a finished run (no {', '.join(missing)}); train it first")
-    recipe = load_recipe(path / "recipe.toml")
-    with safe_open(path / CHECKPOINT, framework="pt", device="cpu") as stored:
-        metadata = stored.metadata()
-        state = {
-            key.removeprefix("model."): stored.get_tensor(key)
-            for key in stored.keys()
-            if key.startswith("model.")
-        }
-    height, width = json.loads(metadata["input_size"])
-    network = methods.build(
-        recipe,
-        tuple(json.loads(metadata["labels"])),
-        (height, width),
-        tuple(state["stem.pixel_mean"].tolist()),
-        tuple(state["stem.pixel_std"].tolist()),
-    )
-    network.load_state_dict(state)
-    network.eval()
-    report = json.loads((path / "report.json").read_text())
-    return LoadedRun(network, recipe, report, path)
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write a file whole: beside its place, then renamed into it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+        if self.world.first:
+            save_checkpoint(self.folder, self.network, self.optimizers, self.progress)
 
 
 def commit() -> str:

@@ -1,0 +1,59 @@
+"""Why a step failed: which quantiser is about to collapse, and what batch would fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from train.branches import MultiBranchNet
+from train.quantizers import BranchConv, QuantizedConv
+
+
+@torch.no_grad()
+def describe_ranges(network: MultiBranchNet) -> str:
+    """The clipping ranges ``u - l`` that are not finite, and the smallest one, with their places."""
+    widths: list[tuple[str, float]] = []
+    for name, conv in network.named_modules():
+        if not isinstance(conv, QuantizedConv):
+            continue
+        for bits, value in zip(conv.bits, (conv.act_upper - conv.act_lower).tolist(), strict=True):
+            widths.append((f"{name}, activations at {bits} bits", value))
+        if isinstance(conv, BranchConv):
+            of_filters = (conv.weight_upper - conv.weight_lower).flatten().tolist()
+            finite = all(map(math.isfinite, of_filters))
+            widths.append((f"{name}, weights", min(of_filters) if finite else math.nan))
+    broken = [f"{place}: {value}" for place, value in widths if not math.isfinite(value)]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        return f"ranges u-l that are not finite: {'; '.join(broken[:3])}{more}"
+    place, value = min(widths, key=lambda item: item[1])
+    return f"all ranges u-l are finite, the smallest is {value:.3g} ({place})"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that host or accelerator have no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "bad_alloc" in text or "out of memory" in text
+    )
+
+
+def largest_batch(trial: Callable[[int], None], size: int) -> int:
+    """Halve ``size`` until ``trial(size)`` finds enough memory; 0 when not even 2 images fit."""
+    size //= 2
+    while size >= 2:
+        try:
+            trial(size)
+            return size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback still holds the tensors of the failed trial.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        size //= 2
+    return 0
