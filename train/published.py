@@ -91,6 +91,12 @@ def published_size(dataset: str, network: str, bits: Iterable[int], method: str)
     return found.megabytes.get(method) if found else None
 
 
+def place(name: str) -> tuple[int, str]:
+    """Sorts columns as in the paper: a variant follows its method, what the paper lacks comes last."""
+    method = name.partition(",")[0]
+    return (ORDER.index(method) if method in ORDER else len(ORDER), name)
+
+
 def column(method: MethodRecipe) -> str:
     """The column of the tables that shows a method of ours, or would if it had been published."""
     if method.name == "adabits":
