@@ -22,7 +22,6 @@ from train.checkpoint import Progress as RunProgress
 from train.checkpoint import TrainingError
 from train.distributed import World, join
 from train.engine import Paused, Trainer
-from train.figures import plot_history
 from train.recipe import RecipeError, load_recipe
 from train.report import accuracy_table
 
@@ -153,6 +152,8 @@ def train(options: argparse.Namespace, world: World) -> int:
             console.print("stopped; the same command continues from the last checkpoint")
         return 130
     if world.first:
+        from train.figures import plot_history  # matplotlib only when there is something to draw
+
         plot_history(report, recipe.method, folder / "curves.png")
         Console().print(accuracy_table(report, recipe.method))
         console.print(f"run folder: {folder}; next: python -m export {folder} -o model.pte")

@@ -93,6 +93,7 @@ def recipe_costs(recipe: Recipe, classes: int, input_size: tuple[int, int]) -> C
     pairs = sum(norm.num_features for norm in counter.norms)
     if branched:
         # A range for each weight tensor, and one for the activations of each run of a convolution.
+        # (Ranges for each filter end up in the normalisation's scale and bias.)
         pairs += len(list(network.convolutions())) + counter.runs
     return Costs(levels, _weight_bytes(network) + _PAIR_BYTES * pairs)
 

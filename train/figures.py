@@ -152,8 +152,8 @@ def draw_history(
 
 
 def _draw_band(axes: Axes, values: Sequence[Sequence[float]], colour: Any, name: str) -> None:
-    """The mean over seeds and the range around it; seeds of one recipe have equally many epochs."""
-    columns = list(zip(*values, strict=True))
+    """The mean over seeds and the range around it."""
+    columns = list(zip(*values, strict=False))  # an older run may have recorded fewer epochs
     epochs = range(1, len(columns) + 1)
     axes.plot(
         epochs,

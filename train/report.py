@@ -20,9 +20,8 @@ from rich.console import Group as Lines
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from train import figures
 from train.checkpoint import TrainingError, write_beside
-from train.published import ORDER, place, published, published_size, published_table
+from train.published import ORDER, column, place, published, published_size, published_table
 from train.recipe import MethodRecipe, RecipeError
 from train.results import Group, Section, label, sections
 
@@ -30,6 +29,7 @@ LAST_EPOCH = (
     "Top-1 accuracy in percent of the last epoch's network, its normalisation statistics estimated anew "
     "where the recipe says so; no epoch is chosen by its accuracy."
 )
+_PARENTHESES = "In parentheses: published, and ours less published."
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def accuracy_table(report: dict[str, Any], method: MethodRecipe) -> Lines:
     """
     name = label(method)
     dataset = report["dataset"].split()[0]
-    reference = published(dataset, report["network"], method.bits, name)
+    reference = published(dataset, report["network"], method.bits, column(method))
     rows = []
     for bits in sorted(map(int, report["accuracy"]), reverse=True):
         percent = 100.0 * report["accuracy"][str(bits)]
@@ -76,12 +76,9 @@ def accuracy_table(report: dict[str, Any], method: MethodRecipe) -> Lines:
         f"{report['pretrain_epochs']} full-precision + {report['epochs']} quantised epochs, "
         f"seed {report['seed']}, {report['wall_seconds'] / 60:.0f} min on {report['hardware']}"
     )
-    caption = f"{LAST_EPOCH}{_PARENTHESES * bool(reference)} {circumstances}."
+    caption = " ".join([LAST_EPOCH, *[_PARENTHESES] * bool(reference), f"{circumstances}."])
     title = f"{report['name']}: {report['network']}, {report['dataset']}"
     return Table(title, ("level", name), rows, caption).rich()
-
-
-_PARENTHESES = " In parentheses: published, and ours less published."
 
 
 def _against(ours: list[float], reference: float | None) -> str:
@@ -161,7 +158,7 @@ def _accuracy_caption(groups: Iterable[Group], section: Section, bits: tuple[int
     if any(len(group.percent(b)) > 1 for group in members for b in group.bits):
         parts.append("Mean ± sample standard deviation over seeds.")
     if found:
-        parts.append(_PARENTHESES.strip())
+        parts.append(_PARENTHESES)
         parts.append(f"Published: {found.source}; averages are computed from its rows.")
         parts.append(found.note)
     parts.append(
@@ -230,6 +227,8 @@ def write_report(found: list[Section], folder: Path) -> Path:
     Raises:
         TrainingError: when the folder cannot be written.
     """
+    from train import figures  # matplotlib only when there is something to draw
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -76,6 +76,8 @@ def read_run(folder: Path) -> Run:
         wrong = [k for k, kind in _KEYS.items() if not isinstance(report.get(k), kind)]
         if wrong:
             raise ValueError(f"no {', '.join(wrong)}")
+        if not all(isinstance(e, dict) and "phase" in e for e in report["history"]):
+            raise ValueError("its history is no list of epochs")
         accuracy = {int(bits): float(value) for bits, value in report["accuracy"].items()}
         if tuple(sorted(accuracy)) != recipe.method.bits:
             raise ValueError(
@@ -177,7 +179,7 @@ class Section:
         shared = {group.bits for group in self.groups if not group.dedicated}
         alone = {b for group in self.groups if group.dedicated for b in group.bits}
         left = tuple(sorted(alone.difference(*shared)))
-        return sorted(shared) + ([left] if left else [])
+        return sorted(shared, key=lambda bits: (len(bits), bits)) + ([left] if left else [])
 
 
 def sections(folders: Iterable[Path]) -> list[Section]:

@@ -80,6 +80,7 @@ def test_seeds_and_bit_widths_are_grouped(runs: dict[str, Path]) -> None:
         "Hot-swap (reconstruction of arXiv 2105.01353, details inferred)": ["hot-swap"],
     }
     assert section.sets() == [(1, 3), (2, 4)]
+    assert [group.label for group in section.groups] == list(labels), "in the paper's order"
 
     table = paper_table(section, (2, 4))
     assert table.header == ("bits", "Ind.", "AdaC", "MBQuant", "MBQuant, no distillation")
@@ -129,6 +130,10 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     Console(file=printed, width=200).print(accuracy_table(report, MethodRecipe()))
     assert "93.20 (94.00, -0.80)" in printed.getvalue()
     assert "1 full-precision + 1 quantised epochs, seed 1" in printed.getvalue()
+    report |= {"dataset": "imagenet val (50000)", "network": "resnet18"}
+    method = MethodRecipe(name="hot-swap", bits=tuple(range(1, 9)))
+    Console(file=printed, width=200).print(accuracy_table(report, method))
+    assert "93.20 (70.40, +22.80)" in printed.getvalue()
 
 
 def test_costs_and_circumstances(runs: dict[str, Path]) -> None:
@@ -180,6 +185,12 @@ def test_a_run_ends_with_its_table_and_curves(
         assert image.width > 600
 
 
+def test_a_run_without_epochs_is_reported(tmp_path: Path) -> None:
+    run = _train(tmp_path / "run", "pretrain.epochs=0", "train.epochs=0", "method.bits=[2]")
+    assert main([str(run), "-o", str(tmp_path / "report")]) == 0
+    assert "| 0 + 0 |" in (tmp_path / "report" / "report.md").read_text()
+
+
 def _break(run: Path, folder: Path, file: str, content: str | None) -> Path:
     shutil.copytree(run, folder)
     if content is None:
@@ -214,6 +225,13 @@ def test_other_folders_are_one_clear_error(
     error = capsys.readouterr().err
     assert message in error and str(broken) in error and "Traceback" not in error
     assert not (tmp_path / "report").exists()
+
+
+def test_a_history_of_something_else_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    report = json.loads((runs["adabits"] / "report.json").read_text()) | {"history": [1, 2]}
+    broken = _break(runs["adabits"], tmp_path / "broken", "report.json", json.dumps(report))
+    with pytest.raises(RecipeError, match="history is no list of epochs"):
+        sections([broken])
 
 
 def test_a_checkpoint_of_something_else_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
