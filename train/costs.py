@@ -123,10 +123,18 @@ class _Counter(TorchFunctionMode):
     @torch.no_grad()
     def macs(self, bits: int) -> tuple[int, int]:
         """Multiply-accumulates of (quantised convolutions, everything else) at one level."""
+        network, images = self.network, torch.empty(0, 3, *self.network.input_size)
         self._body = self._fixed = 0
-        images = torch.empty(0, 3, *self.network.input_size)
         with self:
-            self.network(images, bits)
+            network.stem(images)
+        stem = self._fixed
+        self._fixed = 0
+        with self:
+            network(images, bits)
+        # Training runs the stems of all branches in one convolution; a level needs those of its own.
+        idle = len(network.branches) - len(network.selection[bits])
+        if network.topology.branch_stem:
+            self._fixed -= stem * idle // len(network.branches)
         return self._body, self._fixed
 
     def __torch_function__(

@@ -137,3 +137,12 @@ def test_dedicated_and_hot_swap_networks() -> None:
     assert swapped.storage_bytes == (
         4 * weights + 4 * 20 * 3 * 4 + 4 * (432 + 650) + 8 * (3 * 768 + 16)
     ), "full-precision weights, and 4 gains for each convolution and level"
+
+
+def test_a_level_needs_the_stems_of_its_own_branches() -> None:
+    shared = _costs("cifar10", "resnet20", (2, 4, 6, 8))
+    costs = _costs("cifar10", "resnet20", (2, 4, 6, 8), stem="branch")
+    for bits, level in costs.levels.items():
+        assert level.body_macs == shared.levels[bits].body_macs
+        assert level.fixed_macs == bits // 2 * 442_368 + 640
+    assert costs.storage_bytes == shared.storage_bytes + 3 * (4 * 432 + 8 * 16)
