@@ -70,7 +70,23 @@ def read_run(folder: Path) -> Run:
             "it out"
         )
     recipe = load_recipe(folder / "recipe.toml")
-    file = folder / "report.json"
+    file = folder / CHECKPOINT
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stored:
+            metadata = stored.metadata()
+        classes = len(json.loads(metadata["labels"]))
+        height, width = json.loads(metadata["input_size"])
+        phase = json.loads(metadata["progress"])["phase"]
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{file}: not the checkpoint of a run ({error}); train again") from None
+    if phase != "done":
+        raise RecipeError(f"{folder}: not finished; train it to its end, or leave it out")
+    report, accuracy = _read_report(folder / "report.json", recipe)
+    return Run(folder, recipe, report, accuracy, classes, (height, width))
+
+
+def _read_report(file: Path, recipe: Recipe) -> tuple[dict[str, Any], dict[int, float]]:
+    """What a run says of itself, and its accuracy by bit-width."""
     try:
         report = json.loads(file.read_text())
         wrong = [k for k, kind in _KEYS.items() if not isinstance(report.get(k), kind)]
@@ -79,21 +95,20 @@ def read_run(folder: Path) -> Run:
         if not all(isinstance(e, dict) and "phase" in e for e in report["history"]):
             raise ValueError("its history is no list of epochs")
         accuracy = {int(bits): float(value) for bits, value in report["accuracy"].items()}
-        if tuple(sorted(accuracy)) != recipe.method.bits:
-            raise ValueError(
-                f"levels {sorted(accuracy)}, but {list(recipe.method.bits)} in its recipe"
-            )
+        facts = {
+            "levels": (tuple(sorted(accuracy)), recipe.method.bits),
+            "method": (report["method"], recipe.method.name),
+            "network": (report["network"], recipe.network.name),
+            "seed": (report["seed"], recipe.seed),
+            "pretrain_epochs": (report["pretrain_epochs"], recipe.pretrain.epochs),
+            "epochs": (report["epochs"], recipe.train.epochs),
+        }
+        for name, (reported, planned) in facts.items():
+            if reported != planned:
+                raise ValueError(f"{name} {reported}, but {planned} in the recipe beside it")
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{file}: not the report of a run ({error}); train again") from None
-    file = folder / CHECKPOINT
-    try:
-        with safe_open(file, framework="pt", device="cpu") as stored:
-            metadata = stored.metadata()
-        classes = len(json.loads(metadata["labels"]))
-        height, width = json.loads(metadata["input_size"])
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"{file}: not the checkpoint of a run ({error}); train again") from None
-    return Run(folder, recipe, report, accuracy, classes, (height, width))
+        raise RecipeError(f"{file}: not the report of this run ({error}); train again") from None
+    return report, accuracy
 
 
 def label(method: MethodRecipe) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from train.__main__ import main as train_main
+from train.checkpoint import Progress
 from train.engine import Trainer
 from train.recipe import MethodRecipe, RecipeError, load_recipe
 from train.report import accuracy_table, main, paper_table, run_table, write_report
@@ -205,11 +206,15 @@ def _break(run: Path, folder: Path, file: str, content: str | None) -> Path:
     [
         ("report.json", None, "not a finished run (no report.json); train it to its end"),
         ("recipe.toml", None, "not a finished run (no recipe.toml)"),
-        ("report.json", "{}", "not the report of a run (no name, method, network, accuracy"),
-        ("report.json", "half", "report.json: not the report of a run"),
-        ("report.json", "[]", "report.json: not the report of a run"),
+        ("report.json", "{}", "not the report of this run (no name, method, network, accuracy"),
+        ("report.json", "half", "report.json: not the report of this run"),
+        ("report.json", "[]", "report.json: not the report of this run"),
         ("checkpoint.safetensors", "half", "checkpoint.safetensors: not the checkpoint of a run"),
-        ("recipe.toml", "[method]\nbits = [2, 8]", "levels [2, 4], but [2, 8] in its recipe"),
+        (
+            "recipe.toml",
+            "[method]\nbits = [2, 8]",
+            "levels (2, 4), but (2, 8) in the recipe beside it",
+        ),
     ],
 )
 def test_other_folders_are_one_clear_error(
@@ -232,6 +237,24 @@ def test_a_history_of_something_else_is_refused(runs: dict[str, Path], tmp_path:
     broken = _break(runs["adabits"], tmp_path / "broken", "report.json", json.dumps(report))
     with pytest.raises(RecipeError, match="history is no list of epochs"):
         sections([broken])
+
+
+def test_a_report_beside_an_unfinished_run_is_refused(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Progress, *_: object) -> None:
+        if progress.phase == "quantised" and progress.step == 3:
+            raise Stop
+
+    recipe = load_recipe("digits", [*SMALL, "method.bits=[2,4]", "train.checkpoint_minutes=0"])
+    with pytest.raises(Stop):
+        Trainer(recipe, tmp_path / "begun", stop).run()
+    shutil.copy(runs["mbquant-1"] / "report.json", tmp_path / "begun")
+    with pytest.raises(RecipeError, match="begun: not finished; train it to its end"):
+        sections([tmp_path / "begun"])
 
 
 def test_a_checkpoint_of_something_else_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
