@@ -1,5 +1,8 @@
 """Command line: ``python -m train RECIPE.toml [--set key=value] [--out FOLDER]``.
 
+``python -m train report`` makes tables and plots of finished runs, ``python -m train bench`` measures a
+training step; each explains itself with --help.
+
 Exit codes: 0 done, or paused by --until; 1 training failed; 2 bad input; 130 ctrl-C; 143 SIGTERM, after
 saving. In every case the same command continues.
 """
@@ -7,6 +10,7 @@ saving. In every case the same command continues.
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import signal
 import sys
@@ -22,8 +26,12 @@ from train.checkpoint import Progress as RunProgress
 from train.checkpoint import TrainingError
 from train.distributed import World, join
 from train.engine import Paused, Trainer
+from train.failures import out_of_memory
 from train.recipe import RecipeError, load_recipe
 from train.report import accuracy_table
+
+OTHERS = ("report", "bench")
+"""Commands besides training; a recipe of such a name is given with its path."""
 
 
 class Reporter:
@@ -113,7 +121,11 @@ def pausing_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one recipe; returns the exit code."""
+    """Train one recipe, or what the first argument names; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in OTHERS:
+        code: int = importlib.import_module(f"train.{arguments[0]}").main(arguments[1:])
+        return code
     options = build_parser().parse_args(arguments)
     with join() as world:
         return train(options, world)
@@ -141,6 +153,11 @@ def train(options: argparse.Namespace, world: World) -> int:
         return fail(error, 2)
     except TrainingError as error:
         return fail(error, 1)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = "lower data.batch or method.calibration_images"
+        return fail(TrainingError(f"no memory outside a training step; {advice} ({error})"), 1)
     except Paused as pause:
         if world.first:
             console.print(

@@ -47,20 +47,11 @@ class World:
             return torch.device("cpu")
         return torch.device("cuda", self.local_rank) if self.size > 1 else torch.device("cuda")
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's slice of a global batch ``[B, ...]``; B is a multiple of ``size``."""
-        return batch if self.size == 1 else batch.chunk(self.size)[self.rank]
-
     def sum(self, values: Tensor) -> Tensor:
         """The sum over processes, the same bits in each; changes ``values``."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
-
-    def wait(self) -> None:
-        """Return when every process is here."""
-        if self.size > 1:
-            dist.barrier()
 
     def agree(self, value: object) -> bool:
         """Whether every process has an equal ``value``."""

@@ -239,8 +239,9 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+            reason = str(error).strip().partition("\n")[0]
         # Outside the handler, whose traceback still holds the step's tensors.
-        raise self._too_large(images, labels)
+        raise self._too_large(images, labels, reason)
 
     def _backward(self, images: Tensor, labels: Tensor, together: bool = True) -> dict[int, Tensor]:
         averaging = self._averaging if together else None
@@ -268,14 +269,14 @@ class Trainer:
         return {b: m / self.world.size for b, m in zip(losses, means, strict=True)}, pause
 
     def _check_finite(self, losses: dict[int, float]) -> None:
-        bad = [bits for bits, loss in losses.items() if not math.isfinite(loss)]
+        bad = sorted(bits for bits, loss in losses.items() if not math.isfinite(loss))
         if bad:
             raise TrainingError(
                 f"loss is not finite at level {bad} in {self._where()}; "
                 f"{describe_ranges(self.network)}. Lower the learning rate. {self._kept()}"
             )
 
-    def _too_large(self, images: Tensor, labels: Tensor) -> TrainingError:
+    def _too_large(self, images: Tensor, labels: Tensor, reason: str) -> TrainingError:
         """Find out on the network itself what batch would fit."""
 
         def trial(size: int) -> None:
@@ -289,7 +290,7 @@ class Trainer:
         )
         return TrainingError(
             f"data.batch: a batch of {len(images) * self.world.size} images does not fit into memory "
-            f"in {self._where()}; {advice if fits else 'not even 2 would'}. {self._kept()}"
+            f"in {self._where()} ({reason}); {advice if fits else 'not even 2 would'}. {self._kept()}"
         )
 
     def _where(self) -> str:

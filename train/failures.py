@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 
@@ -36,24 +37,23 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or accelerator have no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "bad_alloc" in text or "out of memory" in text
-    )
+    # The last two are what oneDNN says when it finds no memory for its buffers.
+    signs = ["can't allocate memory", "bad_alloc", "out of memory"]
+    signs += ["could not create a primitive", "could not execute a primitive"]
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def largest_batch(trial: Callable[[int], None], size: int) -> int:
     """Halve ``size`` until ``trial(size)`` finds enough memory; 0 when not even 2 images fit."""
-    size //= 2
-    while size >= 2:
+    while (size := size // 2) >= 2:
+        # What failed before may hang in cycles of frames and tensors.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         try:
             trial(size)
             return size
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        # Outside the handler, whose traceback still holds the tensors of the failed trial.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        size //= 2
     return 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from train import load_run
 from train.__main__ import main
-from train.engine import Trainer, TrainingError
+from train.checkpoint import CHECKPOINT, TrainingError
+from train.engine import Trainer
+from train.optimizers import build_optimizers, decay
 from train.recipe import RecipeError, difference, load_recipe, to_toml
 
 SMALL = [
@@ -64,19 +68,63 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    recipe = load_recipe("digits", [*SMALL, "pretrain.epochs=0", "train.lr=10", "train.epochs=5"])
+@pytest.mark.parametrize("place", ["weights", "range"])
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path, place: str) -> None:
+    settings = [*SMALL, "pretrain.epochs=0", "train.checkpoint_minutes=1000"]
+    recipe = load_recipe("digits", settings)
     trainer = Trainer(recipe, tmp_path)
 
     def poison(progress: object, *_: object) -> None:
         if progress.step == 2:  # type: ignore[attr-defined]
             with torch.no_grad():
-                trainer.network.classifier.weight.fill_(float("nan"))
+                if place == "range":
+                    list(trainer.network.convolutions())[1].act_upper[0] = float("nan")
+                else:
+                    trainer.network.classifier.weight.fill_(float("nan"))
 
     trainer.listener = poison
-    with pytest.raises(TrainingError, match=r"not finite at level \[2, 4, 6, 8\]|not finite"):
+    with pytest.raises(TrainingError) as error:
         trainer.run()
-    assert (tmp_path / "checkpoint.safetensors").exists()
+    expected = {
+        "weights": r"not finite at level \[2, 4, 6, 8\] in quantised epoch 1, step 3; all ranges u-l"
+        r" are finite, the smallest is 0\.\d+ \(branches\.\d\.blocks\.\d\.\w+, ",
+        "range": r"not finite at level \[2\] in quantised epoch 1, step 3; ranges u-l that are not"
+        r" finite: branches\.0\.blocks\.0\.conv2, activations at 2 bits: nan\.",
+    }
+    assert re.search(expected[place], str(error.value)), error.value
+    assert all(value.isfinite().all() for value in load_file(tmp_path / CHECKPOINT).values())
+    assert Trainer(recipe, tmp_path).progress.step == 0
+
+
+def test_schedules() -> None:
+    steps = [decay("step", epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
+    assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [decay("cosine", share) for share in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+
+
+def test_optimizers_of_a_recipe(tmp_path: Path) -> None:
+    choices = ["train.optimizer=adam", "train.norm_decay=false", "train.schedule=step"]
+    trainer = Trainer(load_recipe("digits", [*SMALL, "pretrain.epochs=0", *choices]), tmp_path)
+    weights = trainer.optimizers["weights"]
+    assert isinstance(weights, torch.optim.Adam)
+    decayed, others = weights.param_groups
+    assert decayed["weight_decay"] == 1e-4 and others["weight_decay"] == 0
+    dimensions = [{p.ndim for p in group["params"]} for group in (decayed, others)]
+    assert dimensions == [{2, 4}, {1}]
+    ranges = trainer.optimizers["ranges"].param_groups[0]["params"]
+    everything = [*decayed["params"], *others["params"], *ranges]
+    assert {id(p) for p in everything} == {id(p) for p in trainer.network.parameters()}
+    assert len(everything) == len(set(map(id, everything)))
+    trainer.run()
+    assert {"exp_avg", "exp_avg_sq"} <= weights.state[trainer.network.classifier.weight].keys()
+
+    nesterov = load_recipe("digits", [*SMALL, "train.nesterov=true"])
+    optimizer = build_optimizers(nesterov, trainer.network)["weights"]
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.param_groups[0]["nesterov"]
+    for wrong in ("train.momentum=0.0", "train.optimizer=adam"):
+        recipe = load_recipe("digits", [*SMALL, "train.nesterov=true", wrong])
+        with pytest.raises(RecipeError, match="nesterov: needs"):
+            Trainer(recipe, tmp_path / "wrong")
 
 
 @pytest.mark.parametrize(
