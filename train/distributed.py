@@ -172,7 +172,7 @@ def synchronise_norms(network: nn.Module, device: torch.device) -> None:
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, nn.BatchNorm2d):
-                replacement = kind(norm.num_features, norm.eps, norm.momentum, device=device)
+                replacement = kind(norm.num_features, norm.eps, norm.momentum)
                 replacement._parameters.update(norm._parameters)
                 replacement._buffers.update(norm._buffers)
                 setattr(parent, name, replacement.train(norm.training))

@@ -24,9 +24,10 @@ from train import distributed, load_run, methods
 from train.checkpoint import CHECKPOINT
 from train.data import load_dataset
 from train.engine import Trainer, build_network
+from train.evaluation import evaluate
 from train.loaders import open_batches
 from train.quantizers import FULL_PRECISION
-from train.recipe import load_recipe
+from train.recipe import RecipeError, load_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +88,29 @@ def _norms(world: distributed.World) -> None:
         if world.first:  # nobody else comes: a collective would hang
             parts.eval(), parts(batches[0])
         parts.train()
+        narrow = [module.float()(batches[0].bfloat16()) for module in (whole, parts)]
+        assert narrow[1].dtype == torch.bfloat16  # both processes have the same batch here
+        torch.testing.assert_close(narrow[1], narrow[0], atol=0.05, rtol=0.05)
+
+
+def _agreement(world: distributed.World) -> None:
+    """What processes find out about each other, and a network that all get from the first."""
+    assert world.agree(("quantised", 3)) and not world.agree(world.rank)
+    torch.manual_seed(world.rank)
+    module = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weight = module.weight.tolist()
+    assert not world.agree(weight)
+    world.copy_from_first(module)
+    assert world.agree(module.weight.tolist()) and (module.weight.tolist() == weight) == world.first
+
+
+def _evaluation(world: distributed.World) -> None:
+    """Each process evaluates some of the batches, all get the accuracy of the whole."""
+    recipe = load_recipe("digits", ["network.name=resnet8"])
+    dataset = load_dataset(recipe.data, "test")
+    network = build_network(recipe, dataset)
+    accuracy = evaluate(network, dataset, batch=80, world=world)
+    assert accuracy == evaluate(network, dataset, batch=80) and max(accuracy.values()) > 0
 
 
 def _gradients(world: distributed.World) -> None:
@@ -122,6 +146,27 @@ def _gradients(world: distributed.World) -> None:
         assert own.keys() == averaged.keys() and not any(".norms.8." in name for name in own)
         for name, grad in own.items():
             assert torch.equal(averaged[name], world.sum(grad / 2)), name
+
+
+def test_norms_of_accelerators_are_still_batch_normalisations() -> None:
+    """torch's SyncBatchNorm itself needs several accelerators; beside it nothing may change."""
+    whole = nn.Sequential(nn.BatchNorm2d(3, 1e-3, 0.2))
+    parts = copy.deepcopy(whole)
+    parameters = list(parts.parameters())
+    distributed.synchronise_norms(parts, torch.device("cuda"))
+    assert isinstance(parts[0], nn.SyncBatchNorm) and isinstance(parts[0], nn.BatchNorm2d)
+    assert all(a is b for a, b in zip(parts.parameters(), parameters, strict=True))
+    x = torch.randn(4, 3, 5, 5)
+    with distributed.unsynchronised(parts):
+        assert torch.equal(parts(x), whole(x))
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
+    assert torch.equal(parts.eval()(x), whole.eval()(x))
+
+
+def test_batch_that_processes_cannot_share(tmp_path: Path) -> None:
+    recipe = load_recipe("digits", ["network.name=resnet8", "data.batch=255"])
+    with pytest.raises(RecipeError, match="2 processes cannot share 255 images; choose a multiple"):
+        Trainer(recipe, tmp_path, world=distributed.World(0, 2))
 
 
 def test_norms_and_gradients_equal_one_process() -> None:
@@ -169,5 +214,7 @@ def test_killed_worker_restarts_and_the_run_equals_one_process(tmp_path: Path) -
 if __name__ == "__main__":
     with distributed.join() as this_world:
         assert this_world.size == 2 and dist.get_backend() == "gloo"
+        _agreement(this_world)
         _norms(this_world)
+        _evaluation(this_world)
         _gradients(this_world)
