@@ -25,8 +25,8 @@ from train.results import Group, Section, label
 CAPTIONS = {
     "accuracy-cost": "Accuracy against what one image costs, with the range over seeds; a machine with "
     "8-bit multipliers pays the int8 MACs.",
-    "curves": "Test accuracy after each epoch, and the loss of each epoch's last batch, at every level; "
-    "where several seeds ran, their mean and range.",
+    "curves": "Test accuracy after each epoch with running statistics, and the loss of each epoch's last "
+    "batch, at every level; where several seeds ran, their mean and range.",
 }
 _MARKERS = {1: "P", 2: "o", 3: "v", 4: "s", 5: "<", 6: "^", 7: ">", 8: "D"}
 _PUBLISHED: dict[str, Any] = {"linestyle": ":", "linewidth": 1, "markerfacecolor": "white"}

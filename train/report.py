@@ -157,6 +157,8 @@ def _accuracy_caption(groups: Iterable[Group], section: Section, bits: tuple[int
     parts = [LAST_EPOCH]
     if any(len(group.percent(b)) > 1 for group in members for b in group.bits):
         parts.append("Mean ± sample standard deviation over seeds.")
+    if len({_budget(group) for group in members}) > 1:
+        parts.append("Epochs, start or training images differ between methods: see their table.")
     if found:
         parts.append(_PARENTHESES)
         parts.append(f"Published: {found.source}; averages are computed from its rows.")
@@ -168,6 +170,12 @@ def _accuracy_caption(groups: Iterable[Group], section: Section, bits: tuple[int
         else "MB: 10^6 bytes that hold all levels, by the published formula."
     )
     return " ".join(part for part in parts if part)
+
+
+def _budget(group: Group) -> tuple[object, ...]:
+    run = group.runs[0]
+    start = Path(run.recipe.pretrain.init).name
+    return run.report["pretrain_epochs"], run.report["epochs"], start, run.report["train_images"]
 
 
 def run_table(section: Section) -> Table:

@@ -186,10 +186,15 @@ def test_a_run_ends_with_its_table_and_curves(
         assert image.width > 600
 
 
-def test_a_run_without_epochs_is_reported(tmp_path: Path) -> None:
-    run = _train(tmp_path / "run", "pretrain.epochs=0", "train.epochs=0", "method.bits=[2]")
+def test_a_run_without_epochs_is_reported_as_such(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = _train(tmp_path / "run", "pretrain.epochs=0", "train.epochs=0", "method.bits=[2,4]")
     assert main([str(run), "-o", str(tmp_path / "report")]) == 0
     assert "| 0 + 0 |" in (tmp_path / "report" / "report.md").read_text()
+    equal, unequal = (
+        paper_table(sections([runs["mbquant-1"], other])[0], (2, 4)).caption
+        for other in (runs["adabits"], run)
+    )
+    assert "differ between methods" in unequal and "differ" not in equal
 
 
 def _break(run: Path, folder: Path, file: str, content: str | None) -> Path:
