@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from train import methods
 from train.costs import Costs, recipe_costs
 from train.published import published_size
 from train.recipe import MethodRecipe, NetworkRecipe, Recipe
@@ -146,3 +147,25 @@ def test_a_level_needs_the_stems_of_its_own_branches() -> None:
         assert level.body_macs == shared.levels[bits].body_macs
         assert level.fixed_macs == bits // 2 * 442_368 + 640
     assert costs.storage_bytes == shared.storage_bytes + 3 * (4 * 432 + 8 * 16)
+
+
+@pytest.mark.parametrize(("network", "bits", "options"), [("resnet20", (2, 4, 6, 8), {})])
+def test_the_exported_network_counts_the_same(
+    network: str, bits: tuple[int, ...], options: dict[str, str]
+) -> None:
+    from export import costs as integer_costs
+    from export.folding import fold
+
+    recipe = Recipe(
+        network=NetworkRecipe(network),
+        method=MethodRecipe(bits=bits, **options),  # type: ignore[arg-type]
+    )
+    size = (32, 32)
+    counted = recipe_costs(recipe, 10, size)
+    trained = methods.build(recipe, tuple("0123456789"), size, (120.0,) * 3, (60.0,) * 3)
+    exported = fold(trained.eval())
+    assert counted.storage_bytes == integer_costs.storage_bytes(exported)
+    for level in counted.levels.values():
+        theirs = integer_costs.level_cost(exported, level.bits)
+        assert (level.body_macs, level.fixed_macs) == (theirs.body_macs, theirs.fixed_macs)
+        assert (level.macs, level.bops) == (theirs.macs, theirs.bops)
