@@ -22,9 +22,10 @@ from train.data import (
     load_dataset,
     open_batches,
 )
+from train.engine import Trainer
 from train.images import random_crop
 from train.loaders import IMAGENET_MEAN
-from train.recipe import DataRecipe, RecipeError
+from train.recipe import DataRecipe, RecipeError, load_recipe
 from train.vision import torchvision_datasets
 
 
@@ -222,6 +223,20 @@ def test_processes_share_a_batch(tmp_path: Path, name: str) -> None:
     parts = [batches.get(2, 1, rank, 2) for rank in range(2)]
     for index in range(2):
         assert torch.equal(torch.cat([part[index] for part in parts]), whole[index])
+
+
+def test_training_is_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    data = _imagenet(tmp_path)
+    begun = load_recipe("digits", ["pretrain.epochs=1", "train.epochs=2", "method.bits=[2,4]"])
+    trained = []
+    for workers in (0, 1):
+        recipe = dataclasses.replace(begun, data=dataclasses.replace(data, workers=workers))
+        trainer = Trainer(recipe, tmp_path / f"run{workers}")
+        report = trainer.run()
+        assert report["train_images"] == 11 and report["dataset"] == f"{tmp_path.name} val (4)"
+        trained.append(trainer.network.state_dict())
+    for name, value in trained[0].items():
+        assert torch.equal(value, trained[1][name]), name
 
 
 def test_large_own_images_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
