@@ -173,3 +173,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert main(["nothing.toml"]) == 2
     assert "no such recipe" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "--help"])
+    assert "python -m train bench" in capsys.readouterr().out
