@@ -14,7 +14,7 @@ from export import report
 from export.costs import storage_bytes
 from export.folding import fold
 from export.integer import IntegerNetwork
-from export.program import ExportError, lower, pack_weights, write_beside
+from export.program import ExportError, Packed, lower, pack_weights, write_beside
 from export.verification import (
     LevelAccuracy,
     classify_program,
@@ -59,11 +59,11 @@ def build(
     dataset = _test_set(run, data)
     images, name = dataset.images, name or run.recipe.name
     network = fold(run.network)
-    weights_bytes = pack_weights(network).payload_bytes
+    packed = pack_weights(network)
 
     def contents(accuracies: tuple[LevelAccuracy, ...]) -> bytes:
         about = report.metadata(
-            name, run, network, dataset.name, len(images), weights_bytes, accuracies
+            name, run, network, dataset.name, len(images), packed.payload_bytes, accuracies
         )
         return lower(network, about)
 
@@ -79,7 +79,7 @@ def build(
         require_equal_accuracy(accuracies, len(images))
         final = contents(accuracies)
         done(1)
-        _require_small(network, len(final))
+        _require_small(network, packed, len(final))
         # The metadata have changed since the measurement: what gets the name is verified itself.
         with _written_beside(output, final) as beside:
             with Program.open(beside) as program:
@@ -87,7 +87,7 @@ def build(
             os.replace(beside, output)
     out = Console(highlight=False)
     out.print(report.level_table(network, accuracies, dataset.name))
-    out.print(report.size_table(network, weights_bytes, len(final)))
+    out.print(report.size_table(network, packed, len(final)))
     out.print(
         f"{output}: verified, logits of {len(chosen)} images at every level are the oracle's",
         soft_wrap=True,
@@ -123,10 +123,10 @@ def _test_set(run: LoadedRun, root: Path | None) -> Dataset:
     return dataset
 
 
-def _require_small(network: IntegerNetwork, file_bytes: int) -> None:
+def _require_small(network: IntegerNetwork, packed: Packed, file_bytes: int) -> None:
     calls = sum(1 for level in network.levels.values() for _ in level.convolutions())
     allowed = max(OVERHEAD_BYTES, OVERHEAD_BYTES * calls // _OVERHEAD_CALLS)
-    overhead = file_bytes - storage_bytes(network)
+    overhead = file_bytes - storage_bytes(network) - packed.repeated_bytes
     if overhead > allowed:
         raise ExportError(
             f"the program takes {overhead:,} bytes besides its parameters, more than {allowed:,}:"

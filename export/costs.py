@@ -1,10 +1,11 @@
 """What a network costs: multiplications, bit operations and bytes, by the published rules."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from export.arithmetic import output_size
-from export.integer import Block, Convolution, IntegerNetwork
+from export.integer import HALF, Convolution, IntegerNetwork, Layer, Pool, Step
+
+_Size = tuple[int, int]
 
 _FULL_PRECISION_BOPS = 32 * 32
 _WEIGHT_BITS = 2
@@ -35,39 +36,46 @@ class LevelCost:
 
 def level_cost(network: IntegerNetwork, bits: int) -> LevelCost:
     """The cost of one level. Raises IntegerNetworkError if the network has none of these bits."""
-    stem = network.stem
-    height, width = (
-        output_size(size, kernel, stem.stride, stem.pad)
-        for size, kernel in zip(network.input_size, stem.weight.shape[1:3], strict=True)
-    )
+    level = network.level(bits)
+    fixed = network.head.weight.size
+    sizes: dict[int, _Size] = {}
+    for index in sorted({network.stem_index(branch) for branch in level.branches}):
+        stem = network.stems[index]
+        rows, columns = _after(network.input_size, stem.weight.shape[1], stem.stride, stem.pad)
+        fixed += stem.weight.size * rows * columns
+        sizes[index] = _pooled((rows, columns), stem.pool)
     body = 0
-    for blocks in network.level(bits).bodies:
-        size = (height, width)
-        for block in blocks:
-            for conv, (rows, columns) in _with_output_size(block, size):
-                body += conv.codes.size * rows * columns
-                # The last to come out of a block is conv2 or a shortcut of the same size.
-                after = rows, columns
-            size = after
-    fixed = stem.weight.size * height * width + network.head.weight.size
+    for branch, steps in zip(level.branches, level.bodies, strict=True):
+        size = sizes[network.stem_index(branch)]
+        for step in steps:
+            macs, size = _step_cost(step, size)
+            body += macs
     return LevelCost(bits, body, fixed)
 
 
-def _with_output_size(
-    block: Block, size: tuple[int, int]
-) -> Iterator[tuple[Convolution, tuple[int, int]]]:
-    def after(conv: Convolution, size: tuple[int, int]) -> tuple[int, int]:
-        _, kh, kw, _ = conv.codes.shape
-        return (
-            output_size(size[0], kh, conv.stride, conv.pad),
-            output_size(size[1], kw, conv.stride, conv.pad),
-        )
+def _step_cost(step: Step, size: _Size) -> tuple[int, _Size]:
+    """Multiply-accumulates, and height and width of what comes out."""
+    if isinstance(step, Layer):
+        macs, after = _conv_cost(step.conv, size)
+        return macs, _pooled(after, step.pool)
+    first, hidden = _conv_cost(step.conv1, size)
+    second, after = _conv_cost(step.conv2, hidden)
+    shortcut = 0 if step.shortcut is None else _conv_cost(step.shortcut.conv, size)[0]
+    return first + second + shortcut, after
 
-    hidden = after(block.conv1, size)
-    yield block.conv1, hidden
-    if block.shortcut is not None:
-        yield block.shortcut.conv, after(block.shortcut.conv, size)
-    yield block.conv2, after(block.conv2, hidden)
+
+def _conv_cost(conv: Convolution, size: _Size) -> tuple[int, _Size]:
+    rows, columns = _after(size, conv.codes.shape[1], conv.stride, conv.pad)
+    return conv.codes.size * rows * columns, (rows, columns)
+
+
+def _pooled(size: _Size, pool: Pool | None) -> _Size:
+    return size if pool is None else _after(size, pool.kernel, pool.stride, pool.pad)
+
+
+def _after(size: _Size, kernel: int, stride: int, pad: int) -> _Size:
+    height, width = size
+    return output_size(height, kernel, stride, pad), output_size(width, kernel, stride, pad)
 
 
 def storage_bytes(network: IntegerNetwork) -> int:
@@ -77,16 +85,20 @@ def storage_bytes(network: IntegerNetwork) -> int:
     float32 for each channel of a batch normalisation, of which every level has its own; a range
     (two float32) for the weights of each convolution, and for its activations at each level.
     This rule reproduces the sizes in Zhong et al., "MBQuant", Pattern Recognition 158 (2025):
-    0.34 MB for ResNet-20 on CIFAR-10 with 2, 4, 6 and 8 bits.
+    0.34 MB for ResNet-20 on CIFAR-10 with 2, 4, 6 and 8 bits. The weights of a half branch are among
+    those of the branch and do not count again.
     """
-    weights = {
-        (branch, name): conv.codes.size
-        for level in network.levels.values()
-        for branch, name, conv in level.convolutions()
-    }
+    weights: dict[tuple[int, str], int] = {}
+    for level in network.levels.values():
+        for branch, name, conv in level.convolutions():
+            key = branch, name.removeprefix(HALF)
+            weights[key] = max(weights.get(key, 0), conv.codes.size)
     body = sum(weights.values()) * _WEIGHT_BITS // 8
-    full = 4 * (network.stem.weight.size + network.head.weight.size + network.head.bias.size)
-    norms = 8 * network.stem.scale.size
+    full = 4 * (network.head.weight.size + network.head.bias.size)
+    norms = 0
+    for stem in network.stems:
+        full += 4 * stem.weight.size
+        norms += 8 * stem.scale.size
     ranges = 8 * len(weights)
     for level in network.levels.values():
         for _, _, conv in level.convolutions():

@@ -1,12 +1,16 @@
 """The integer network and its executor, the oracle for everything that runs the exported file.
 
-A level runs one or more branches over the output of a shared stem and joins them in a shared
-head. What a level owns are scales and biases; the weight codes of a branch are one array, shared by
-every level that selects the branch. The arithmetic of each step is in `arithmetic`.
+A level runs one or more branches over the output of a shared stem (or of a stem for each branch) and
+joins them in a shared head. A branch is a sequence of steps: residual blocks, or layers that hand
+codes to one another. What a level owns are scales and biases; the weight codes of a branch are one
+array, shared by every level that selects the branch. At odd bit-widths the last branch runs only its
+first filters, over the first channels of what they read. The arithmetic of each step is in
+`arithmetic`, what a network has to fulfil in `checks`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +18,10 @@ import numpy.typing as npt
 from export import arithmetic
 from export.arithmetic import Codes, Floats
 
-_INT32_MAX = 2**31 - 1
+_Number = TypeVar("_Number", np.uint8, np.float32)
+
+HALF = "half."
+"""Starts the names of what belongs to the half of a branch."""
 
 
 class IntegerNetworkError(ValueError):
@@ -22,8 +29,17 @@ class IntegerNetworkError(ValueError):
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Maximum over square windows; what lies outside the image never wins."""
+
+    kernel: int
+    stride: int
+    pad: int
+
+
+@dataclass(frozen=True)
 class IntegerStem:
-    """Convolution of pixels with 16-bit weights, batch normalisation and ReLU.
+    """Convolution of pixels with 16-bit weights, batch normalisation and ReLU, perhaps a max pool.
 
     Pixel normalisation is inside `weight` and `bias`, so that the input is the image itself.
     weight: int16 [O, kh, kw, 3]; scale, bias: float32 [O]; pad_value: uint8 [3].
@@ -35,6 +51,7 @@ class IntegerStem:
     pad_value: npt.NDArray[np.uint8]
     stride: int
     pad: int
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class Convolution:
     """2-bit convolution followed by one multiplication and one addition per output channel.
 
     codes: uint8 [O, kh, kw, I], 0..3; scale, bias: float32 [O].
+    depthwise: each channel has its own filter, and codes are [C, kh, kw, 1].
     """
 
     codes: Codes
@@ -61,6 +79,17 @@ class Convolution:
     bias: Floats
     stride: int
     pad: int
+    depthwise: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """Channels that it reads."""
+        return int(self.codes.shape[0 if self.depthwise else 3])
+
+    @property
+    def outputs(self) -> int:
+        """Channels that it writes."""
+        return int(self.codes.shape[0])
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,9 @@ class Block:
 
     conv1 writes the codes that conv2 reads: its scale and bias contain batch normalisation and
     conv2's quantiser, and ReLU is the lower clip at `lowest`. conv2 adds the shortcut (or the
-    block's input where that is None) and applies ReLU.
+    block's input where that is None) and applies ReLU. Within a half branch, convolutions read the
+    first channels of a wider stream, and the block's input is cut, or continued with zeros, to as
+    many channels as conv2 writes.
     """
 
     quantizer: StreamQuantizer
@@ -87,8 +118,10 @@ class Block:
     conv2: Convolution
     shortcut: Shortcut | None
 
+    kind = "block"
+
     def convolutions(self) -> Iterator[tuple[str, Convolution]]:
-        """The block's 2-bit convolutions with their names."""
+        """The 2-bit convolutions with their names."""
         yield "conv1", self.conv1
         yield "conv2", self.conv2
         if self.shortcut is not None:
@@ -96,34 +129,83 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """Convolution, batch normalisation, ReLU and perhaps a max pool.
+
+    quantizer: of the stream that it reads; None where it reads the codes of the layer before.
+    limits: lowest and highest of the codes that it writes for the next layer, whose quantiser scale
+        and bias contain, ReLU being the lower clip; None where it writes the stream.
+    pool: of what it writes. The quantiser never decreases, so the largest code is the code of the
+        largest value.
+    """
+
+    quantizer: StreamQuantizer | None
+    conv: Convolution
+    limits: tuple[int, int] | None
+    pool: Pool | None = None
+
+    kind = "layer"
+
+    def convolutions(self) -> Iterator[tuple[str, Convolution]]:
+        """The 2-bit convolution with its name."""
+        yield "conv", self.conv
+
+
+Step = Block | Layer
+"""What a branch is a sequence of: stream to stream, or codes to codes between layers."""
+
+
+@dataclass(frozen=True)
 class Level:
-    """One bit-width: for each selected branch (numbered from 1) its blocks at this bit-width."""
+    """One bit-width: for each selected branch (numbered from 1) its steps at this bit-width.
+
+    half: only the half of the last branch runs.
+    """
 
     bits: int
     branches: tuple[int, ...]
-    bodies: tuple[tuple[Block, ...], ...]
+    bodies: tuple[tuple[Step, ...], ...]
+    half: bool = False
+
+    def steps(self) -> Iterator[tuple[int, str, Step]]:
+        """(branch, name within the branch, step) in execution order.
+
+        The filters of a half branch are other arrays than the branch's: its steps have their own names.
+        """
+        last = len(self.bodies) - 1
+        for position, (branch, steps) in enumerate(zip(self.branches, self.bodies, strict=True)):
+            prefix = HALF if self.half and position == last else ""
+            for index, step in enumerate(steps):
+                yield branch, f"{prefix}{step.kind}{index + 1}", step
 
     def convolutions(self) -> Iterator[tuple[int, str, Convolution]]:
         """(branch, name within the branch, convolution) in execution order."""
-        for branch, blocks in zip(self.branches, self.bodies, strict=True):
-            for index, block in enumerate(blocks):
-                for name, conv in block.convolutions():
-                    yield branch, f"block{index + 1}.{name}", conv
+        for branch, name, step in self.steps():
+            for inner, conv in step.convolutions():
+                yield branch, f"{name}.{inner}", conv
 
 
 @dataclass(frozen=True)
 class Head:
-    """Linear classifier; weight: float32 [classes, C], bias: float32 [classes]."""
+    """Linear classifier; weight: float32 [classes, C], bias: float32 [classes].
+
+    mean: the branches are joined by their mean; else by their sum.
+    """
 
     weight: Floats
     bias: Floats
+    mean: bool = True
 
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Everything a device executes. `levels` is keyed by bits, ascending."""
+    """Everything a device executes.
 
-    stem: IntegerStem
+    stems: one for all branches, or one for each.
+    levels: keyed by bits, ascending.
+    """
+
+    stems: tuple[IntegerStem, ...]
     levels: dict[int, Level]
     head: Head
     input_size: tuple[int, int]
@@ -137,14 +219,22 @@ class IntegerNetwork:
             )
         return self.levels[bits]
 
+    def stem_index(self, branch: int) -> int:
+        """Position in `stems` of the one that a branch (numbered from 1) reads."""
+        return branch - 1 if len(self.stems) > 1 else 0
+
 
 @dataclass(frozen=True)
 class Trace:
-    """Every intermediate result of one run, by name, in execution order."""
+    """Every intermediate result of one run, by name, in execution order.
 
-    codes: dict[str, Codes]
-    streams: dict[str, Floats]
-    logits: Floats
+    codes: what each convolution reads, and what a pool makes of codes; streams: every state of the
+    stream; logits.
+    """
+
+    codes: dict[str, Codes] = field(default_factory=dict)
+    streams: dict[str, Floats] = field(default_factory=dict)
+    logits: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
 
 
 def run(network: IntegerNetwork, bits: int, images: npt.NDArray[np.uint8]) -> Floats:
@@ -171,130 +261,84 @@ def trace(network: IntegerNetwork, bits: int, images: npt.NDArray[np.uint8]) -> 
             f"images must be uint8 [N, {', '.join(map(str, expected))}],"
             f" not {images.dtype} {list(images.shape)}"
         )
-    codes: dict[str, Codes] = {}
-    streams: dict[str, Floats] = {}
-    s = network.stem
-    streams["stem"] = arithmetic.stem(
-        images, s.weight, s.scale, s.bias, s.pad_value, s.stride, s.pad
-    )
-    outputs = []
-    for branch, blocks in zip(level.branches, level.bodies, strict=True):
-        stream = streams["stem"]
-        for index, block in enumerate(blocks):
-            name = f"branch{branch}.block{index + 1}"
-            stream = _run_block(block, stream, name, codes, streams)
-        outputs.append(stream)
-    return Trace(codes, streams, arithmetic.head(outputs, network.head.weight, network.head.bias))
+    kept = Trace()
+    features = {}
+    for index in sorted({network.stem_index(branch) for branch in level.branches}):
+        name = "stem" if len(network.stems) == 1 else f"stem{index + 1}"
+        features[index] = kept.streams[name] = run_stem(network.stems[index], images)
+    outputs: dict[int, Codes | Floats] = {}
+    for branch, name, step in level.steps():
+        x = outputs.get(branch, features[network.stem_index(branch)])
+        outputs[branch] = run_step(step, x, f"branch{branch}.{name}", kept)
+    streams = [outputs[branch].astype(np.float32, copy=False) for branch in level.branches]
+    head = network.head
+    logits = arithmetic.head(streams, head.weight, head.bias, head.mean)
+    return Trace(kept.codes, kept.streams, logits)
 
 
-def _run_block(
-    block: Block,
-    stream: Floats,
-    name: str,
-    codes: dict[str, Codes],
-    streams: dict[str, Floats],
-) -> Floats:
-    codes[f"{name}.conv1"] = _quantize(block.quantizer, stream)
-    conv = block.conv1
-    codes[f"{name}.conv2"] = arithmetic.conv2d_codes(
-        codes[f"{name}.conv1"],
-        conv.codes,
-        conv.scale,
-        conv.bias,
-        conv.stride,
-        conv.pad,
-        block.lowest,
-        block.highest,
+def run_stem(stem: IntegerStem, images: npt.NDArray[np.uint8]) -> Floats:
+    """Features of a batch uint8 [N, H, W, 3]: float32 [N, H', W', C]."""
+    s = stem
+    features = arithmetic.stem(images, s.weight, s.scale, s.bias, s.pad_value, s.stride, s.pad)
+    return _pool(s.pool, features)
+
+
+def run_step(step: Step, x: Codes | Floats, name: str, kept: Trace) -> Codes | Floats:
+    """What a step makes of the stream, or of the codes of the layer before, [N, H, W, C]."""
+    if isinstance(step, Block):
+        return _run_block(step, x, name, kept)
+    return _run_layer(step, x, name, kept)
+
+
+def _run_block(block: Block, stream: Codes | Floats, name: str, kept: Trace) -> Floats:
+    if stream.dtype != np.float32:
+        raise IntegerNetworkError(f"{name}: reads the stream, and codes come")
+    whole = stream.astype(np.float32, copy=False)
+    read = _fit(whole, block.conv1.inputs)
+    kept.codes[f"{name}.conv1"] = _quantize(block.quantizer, read)
+    kept.codes[f"{name}.conv2"] = _to_codes(
+        block.conv1, kept.codes[f"{name}.conv1"], block.lowest, block.highest
     )
-    residual = stream
-    if block.shortcut is not None:
-        codes[f"{name}.shortcut"] = _quantize(block.shortcut.quantizer, stream)
-        residual = _stream(block.shortcut.conv, codes[f"{name}.shortcut"], None, relu=False)
-        streams[f"{name}.shortcut"] = residual
-    streams[name] = _stream(block.conv2, codes[f"{name}.conv2"], residual, relu=True)
-    return streams[name]
+    if block.shortcut is None:
+        residual = _fit(whole, block.conv2.outputs)
+    else:
+        kept.codes[f"{name}.shortcut"] = _quantize(block.shortcut.quantizer, read)
+        residual = _to_stream(block.shortcut.conv, kept.codes[f"{name}.shortcut"], None, relu=False)
+        kept.streams[f"{name}.shortcut"] = residual
+    kept.streams[name] = _to_stream(block.conv2, kept.codes[f"{name}.conv2"], residual, relu=True)
+    return kept.streams[name]
+
+
+def _run_layer(layer: Layer, x: Codes | Floats, name: str, kept: Trace) -> Codes | Floats:
+    if layer.quantizer is not None:
+        x = _quantize(layer.quantizer, x.astype(np.float32, copy=False))
+    codes = kept.codes[f"{name}.conv"] = x.astype(np.uint8, copy=False)
+    if layer.limits is not None:
+        return _pool(layer.pool, _to_codes(layer.conv, codes, *layer.limits))
+    kept.streams[name] = _pool(layer.pool, _to_stream(layer.conv, codes, None, relu=True))
+    return kept.streams[name]
+
+
+def _pool(pool: Pool | None, x: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    return x if pool is None else arithmetic.max_pool(x, pool.kernel, pool.stride, pool.pad)
+
+
+def _fit(stream: Floats, channels: int) -> Floats:
+    return stream if stream.shape[3] == channels else arithmetic.fit_channels(stream, channels)
 
 
 def _quantize(quantizer: StreamQuantizer, stream: Floats) -> Codes:
     return arithmetic.quantize(stream, quantizer.scale, quantizer.offset, 0, quantizer.highest)
 
 
-def _stream(conv: Convolution, codes: Codes, residual: Floats | None, relu: bool) -> Floats:
-    return arithmetic.conv2d_stream(
-        codes, conv.codes, conv.scale, conv.bias, residual, conv.stride, conv.pad, relu
+def _to_codes(conv: Convolution, codes: Codes, lowest: int, highest: int) -> Codes:
+    operation = arithmetic.depthwise_codes if conv.depthwise else arithmetic.conv2d_codes
+    return operation(
+        codes, conv.codes, conv.scale, conv.bias, conv.stride, conv.pad, lowest, highest
     )
 
 
-def check(network: IntegerNetwork) -> None:
-    """Refuse a network whose exported file would not compute what was trained.
-
-    Checked: finite scales and biases, weight codes of two bits, the same codes at every level that
-    runs a branch, and accumulators that fit int32 for every image (and are exact in float32 once
-    they have left the stem).
-
-    Raises:
-        IntegerNetworkError: the first violation, with the level, branch and layer.
-    """
-    if not network.levels:
-        raise IntegerNetworkError("the network has no level")
-    _check_finite("stem", network.stem.scale, network.stem.bias)
-    weight = network.stem.weight.astype(np.int64)
-    largest = int(np.abs(weight).sum(axis=(1, 2, 3)).max()) * 255
-    if largest > _INT32_MAX:
-        raise IntegerNetworkError(
-            f"stem: accumulators can reach {largest}, beyond int32; use smaller weights"
-        )
-    _check_finite("head", network.head.weight, network.head.bias)
-    shared: dict[tuple[int, str], tuple[int, Codes]] = {}
-    for bits, level in network.levels.items():
-        for branch, name, conv in level.convolutions():
-            where = f"{bits} bits, branch {branch}, {name}"
-            _check_finite(where, conv.scale, conv.bias)
-            _check_convolution(where, conv, 2**bits - 1)
-            first_bits, first = shared.setdefault((branch, name), (bits, conv.codes))
-            if not np.array_equal(first, conv.codes):
-                raise IntegerNetworkError(
-                    f"{where}: weight codes differ from those at {first_bits} bits; the weights"
-                    " of a branch have one quantiser for all bit-widths"
-                )
-        for branch, blocks in zip(level.branches, level.bodies, strict=True):
-            for index, block in enumerate(blocks):
-                where = f"{bits} bits, branch {branch}, block{index + 1}"
-                _check_quantizers(where, block, 2**bits - 1)
-
-
-def _check_finite(where: str, *arrays: Floats) -> None:
-    for array in arrays:
-        if not np.isfinite(array).all():
-            raise IntegerNetworkError(f"{where}: a scale, weight or bias is not a finite number")
-
-
-def _check_convolution(where: str, conv: Convolution, highest: int) -> None:
-    if conv.codes.dtype != np.uint8 or conv.codes.ndim != 4 or conv.codes.max(initial=0) > 3:
-        raise IntegerNetworkError(f"{where}: weight codes must be uint8 [O, kh, kw, I] in 0..3")
-    outputs = conv.codes.shape[0]
-    if conv.scale.shape != (outputs,) or conv.bias.shape != (outputs,):
-        raise IntegerNetworkError(f"{where}: needs one scale and one bias for each output channel")
-    largest = 3 * highest * (conv.codes.size // outputs)
-    # Below 2^24 the conversion of an accumulator to float32 does not round either.
-    if largest >= 2**24:
-        raise IntegerNetworkError(
-            f"{where}: accumulators can reach {largest}, not exact in float32 from 2^24"
-        )
-
-
-def _check_quantizers(where: str, block: Block, highest: int) -> None:
-    quantizers = [block.quantizer]
-    if block.shortcut is not None:
-        quantizers.append(block.shortcut.quantizer)
-    for quantizer in quantizers:
-        if not (np.isfinite(quantizer.offset) and np.isfinite(quantizer.scale)):
-            raise IntegerNetworkError(f"{where}: the quantiser's scale or offset is not finite")
-        if quantizer.scale <= 0 or quantizer.highest != highest:
-            raise IntegerNetworkError(
-                f"{where}: a quantiser needs a positive scale and highest code {highest}"
-            )
-    if not 0 <= block.lowest <= block.highest == highest:
-        raise IntegerNetworkError(
-            f"{where}: requantisation to {block.lowest}..{block.highest} instead of up to {highest}"
-        )
+def _to_stream(conv: Convolution, codes: Codes, residual: Floats | None, relu: bool) -> Floats:
+    return arithmetic.conv2d_stream(
+        codes, conv.codes, conv.scale, conv.bias, residual, conv.stride, conv.pad, relu
+    )

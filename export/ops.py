@@ -35,7 +35,11 @@ SCHEMAS = {
     "stem": "Tensor image, Tensor weight, Tensor affine, Tensor pad_value, int stride, int pad",
     "conv2d_codes": f"{_CONVOLUTION}, int stride, int pad, int qmin, int qmax",
     "conv2d_stream": f"{_CONVOLUTION}, Tensor? residual, int stride, int pad, bool relu",
+    "depthwise_codes": f"{_CONVOLUTION}, int stride, int pad, int qmin, int qmax",
+    "max_pool": "Tensor input, int kernel, int stride, int pad",
+    "fit_channels": "Tensor stream, int channels",
     "head": "Tensor[] streams, Tensor weight, Tensor bias",
+    "head_of_sum": "Tensor[] streams, Tensor weight, Tensor bias",
 }
 
 # PyTorch ships this class without annotations.
@@ -43,12 +47,12 @@ _library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyp
 
 
 @lru_cache(maxsize=512)
-def _unpack(blob: bytes) -> Codes:
-    return packing.unpack(np.frombuffer(blob, dtype=np.uint8))
+def _unpack(blob: bytes, kind: int) -> Codes:
+    return packing.unpack(np.frombuffer(blob, dtype=np.uint8), kind)
 
 
-def _weight_codes(weight: Tensor) -> Codes:
-    return _unpack(weight.detach().contiguous().numpy().tobytes())
+def _weight_codes(weight: Tensor, kind: int = packing.KIND_DENSE) -> Codes:
+    return _unpack(weight.detach().contiguous().numpy().tobytes(), kind)
 
 
 def _codes(x: Tensor, in_scale: float, in_offset: float, in_max: int) -> Codes:
@@ -107,10 +111,42 @@ def _conv2d_stream(
     )
 
 
-def _head(streams: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+def _depthwise_codes(
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
+    weight: Tensor,
+    affine: Tensor,
+    stride: int,
+    pad: int,
+    qmin: int,
+    qmax: int,
+) -> Tensor:
+    codes = _codes(x, in_scale, in_offset, in_max)
+    filters = _weight_codes(weight, packing.KIND_DEPTHWISE)
+    scale, bias = affine.numpy()
     return torch.from_numpy(
-        arithmetic.head([stream.numpy() for stream in streams], weight.numpy(), bias.numpy())
+        arithmetic.depthwise_codes(codes, filters, scale, bias, stride, pad, qmin, qmax)
     )
+
+
+def _max_pool(x: Tensor, kernel: int, stride: int, pad: int) -> Tensor:
+    return torch.from_numpy(arithmetic.max_pool(x.numpy(), kernel, stride, pad))
+
+
+def _fit_channels(stream: Tensor, channels: int) -> Tensor:
+    # A new tensor also where nothing is cut: an operator must not return its input.
+    return torch.from_numpy(arithmetic.fit_channels(stream.numpy(), channels).copy())
+
+
+def _head(streams: Sequence[Tensor], weight: Tensor, bias: Tensor, mean: bool = True) -> Tensor:
+    values = [stream.numpy() for stream in streams]
+    return torch.from_numpy(arithmetic.head(values, weight.numpy(), bias.numpy(), mean))
+
+
+def _head_of_sum(streams: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    return _head(streams, weight, bias, mean=False)
 
 
 def _out_variant(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -199,6 +235,40 @@ def _fake_conv2d_stream(
     return result
 
 
+def _fake_depthwise_codes(
+    x: Tensor,
+    in_scale: float,
+    in_offset: float,
+    in_max: int,
+    weight: Tensor,
+    affine: Tensor,
+    stride: int,
+    pad: int,
+    qmin: int,
+    qmax: int,
+) -> Tensor:
+    channels = x.shape[3]
+    payload = weight.shape[0] - packing.HEADER_BYTES
+    for side in packing.DEPTHWISE_SIDES:
+        shape = (channels, side, side, 1)
+        if payload == packing.payload_size(shape, packing.KIND_DEPTHWISE):
+            return x.new_empty(
+                _convolved(x, (channels, side, side), stride, pad), dtype=torch.uint8
+            )
+    raise ValueError(
+        f"a packed weight of {weight.shape[0]} bytes does not hold a depthwise kernel for"
+        f" {channels} channels"
+    )
+
+
+def _fake_max_pool(x: Tensor, kernel: int, stride: int, pad: int) -> Tensor:
+    return x.new_empty(_convolved(x, (x.shape[3], kernel, kernel), stride, pad))
+
+
+def _fake_fit_channels(stream: Tensor, channels: int) -> Tensor:
+    return stream.new_empty([*stream.shape[:3], channels])
+
+
 def _fake_head(streams: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     return streams[0].new_empty([streams[0].shape[0], weight.shape[0]], dtype=torch.float32)
 
@@ -207,7 +277,11 @@ _IMPLEMENTATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]]
     "stem": (_stem, _fake_stem),
     "conv2d_codes": (_conv2d_codes, _fake_conv2d_codes),
     "conv2d_stream": (_conv2d_stream, _fake_conv2d_stream),
+    "depthwise_codes": (_depthwise_codes, _fake_depthwise_codes),
+    "max_pool": (_max_pool, _fake_max_pool),
+    "fit_channels": (_fit_channels, _fake_fit_channels),
     "head": (_head, _fake_head),
+    "head_of_sum": (_head_of_sum, _fake_head),
 }
 
 for _name, _arguments in SCHEMAS.items():

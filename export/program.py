@@ -26,8 +26,19 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, nn
 
 from export import ops, packing
+from export.checks import check
 from export.compact import compact
-from export.integer import Block, Convolution, IntegerNetwork, StreamQuantizer, check
+from export.integer import (
+    HALF,
+    Block,
+    Convolution,
+    IntegerNetwork,
+    IntegerStem,
+    Layer,
+    Pool,
+    Step,
+    StreamQuantizer,
+)
 from native_ops import container
 
 FORMAT = 1
@@ -50,14 +61,24 @@ class Packed:
         """Bytes of weight codes, without headers."""
         return sum(blob.numel() - packing.HEADER_BYTES for blob in self.blobs.values())
 
+    @property
+    def repeated_bytes(self) -> int:
+        """Those of them that half branches repeat."""
+        return sum(
+            blob.numel() - packing.HEADER_BYTES
+            for (branch, name), blob in self.blobs.items()
+            if name.startswith(HALF) and (branch, name.removeprefix(HALF)) in self.blobs
+        )
+
 
 def pack_weights(network: IntegerNetwork) -> Packed:
-    """Pack each branch once, whichever levels use it."""
+    """Pack each branch once, whichever levels use it, and once more its half if a level uses that."""
     blobs: dict[tuple[int, str], Tensor] = {}
     for level in network.levels.values():
         for branch, name, conv in level.convolutions():
             if (branch, name) not in blobs:
-                blobs[branch, name] = torch.from_numpy(packing.pack(conv.codes))
+                kind = packing.KIND_DEPTHWISE if conv.depthwise else packing.KIND_DENSE
+                blobs[branch, name] = torch.from_numpy(packing.pack(conv.codes, kind))
     return Packed(blobs)
 
 
@@ -70,14 +91,18 @@ class _Convolution(nn.Module):
     ) -> None:
         """quantizer: of the float32 stream that this convolution reads; none where it reads codes."""
         super().__init__()
+        self.inputs, self.outputs = conv.inputs, conv.outputs
         self.stride, self.pad = conv.stride, conv.pad
+        self.to_codes = (
+            torch.ops.mbq.depthwise_codes if conv.depthwise else torch.ops.mbq.conv2d_codes
+        )
         self.quantizer = quantizer or StreamQuantizer(1.0, 0.0, 0)
         self.register_buffer("weight", blob)
         self.register_buffer("affine", _tensor(np.stack([conv.scale, conv.bias])))
 
     def codes(self, x: Tensor, lowest: int, highest: int) -> Tensor:
         q = self.quantizer
-        result: Tensor = torch.ops.mbq.conv2d_codes(
+        result: Tensor = self.to_codes(
             x, q.scale, q.offset, q.highest, self.weight, self.affine,
             self.stride, self.pad, lowest, highest,
         )  # fmt: skip
@@ -90,6 +115,42 @@ class _Convolution(nn.Module):
             residual, self.stride, self.pad, relu,
         )  # fmt: skip
         return result
+
+
+class _Pool(nn.Module):
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.pad = pool.kernel, pool.stride, pool.pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mbq.max_pool(x, self.kernel, self.stride, self.pad)
+        return result
+
+
+def _optional_pool(pool: Pool | None) -> nn.Module:
+    return nn.Identity() if pool is None else _Pool(pool)
+
+
+class _Stem(nn.Module):
+    weight: Tensor
+    affine: Tensor
+    pad_value: Tensor
+
+    def __init__(self, stem: IntegerStem) -> None:
+        super().__init__()
+        self.stride, self.pad = stem.stride, stem.pad
+        self.register_buffer("weight", _tensor(stem.weight))
+        self.register_buffer("affine", _tensor(np.stack([stem.scale, stem.bias])))
+        self.register_buffer("pad_value", _tensor(stem.pad_value))
+        self.pool = _optional_pool(stem.pool)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features: Tensor = self.pool(
+            torch.ops.mbq.stem(
+                image, self.weight, self.affine, self.pad_value, self.stride, self.pad
+            )
+        )
+        return features
 
 
 class _Block(nn.Module):
@@ -105,9 +166,40 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = x if self.shortcut is None else self.shortcut.stream(x, None, False)
-        hidden = self.conv1.codes(x, self.lowest, self.highest)
+        read = _fit(x, self.conv1.inputs)
+        if self.shortcut is None:
+            residual = _fit(x, self.conv2.outputs)
+        else:
+            residual = self.shortcut.stream(read, None, False)
+        hidden = self.conv1.codes(read, self.lowest, self.highest)
         return self.conv2.stream(hidden, residual, True)
+
+
+def _fit(stream: Tensor, channels: int) -> Tensor:
+    if stream.shape[3] == channels:
+        return stream
+    fitted: Tensor = torch.ops.mbq.fit_channels(stream, channels)
+    return fitted
+
+
+class _Layer(nn.Module):
+    def __init__(self, layer: Layer, blobs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.conv = _Convolution(layer.conv, blobs["conv"], layer.quantizer)
+        self.limits = layer.limits
+        self.pool = _optional_pool(layer.pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.limits is None:
+            written = self.conv.stream(x, None, True)
+        else:
+            written = self.conv.codes(x, *self.limits)
+        pooled: Tensor = self.pool(written)
+        return pooled
+
+
+def _step(step: Step, blobs: Mapping[str, Tensor]) -> nn.Module:
+    return _Block(step, blobs) if isinstance(step, Block) else _Layer(step, blobs)
 
 
 class LevelModule(nn.Module):
@@ -117,41 +209,32 @@ class LevelModule(nn.Module):
         IntegerNetworkError: the network has no such level.
     """
 
-    stem_weight: Tensor
-    stem_affine: Tensor
-    stem_pad_value: Tensor
     head_weight: Tensor
     head_bias: Tensor
 
     def __init__(self, network: IntegerNetwork, bits: int, packed: Packed) -> None:
         super().__init__()
-        stem, level = network.stem, network.level(bits)
-        self.stem_stride, self.stem_pad = stem.stride, stem.pad
-        self.register_buffer("stem_weight", _tensor(stem.weight))
-        self.register_buffer("stem_affine", _tensor(np.stack([stem.scale, stem.bias])))
-        self.register_buffer("stem_pad_value", _tensor(stem.pad_value))
-        self.register_buffer("head_weight", _tensor(network.head.weight))
-        self.register_buffer("head_bias", _tensor(network.head.bias))
-        self.branches = nn.ModuleList()
-        for branch, blocks in zip(level.branches, level.bodies, strict=True):
-            body = nn.Sequential()
-            for index, block in enumerate(blocks):
-                names = [name for name, _ in block.convolutions()]
-                blobs = {n: packed.blobs[branch, f"block{index + 1}.{n}"] for n in names}
-                body.append(_Block(block, blobs))
-            self.branches.append(body)
+        level, head = network.level(bits), network.head
+        self.stem_of = [network.stem_index(branch) for branch in level.branches]
+        self.stems = nn.ModuleDict(
+            {str(index): _Stem(network.stems[index]) for index in sorted(set(self.stem_of))}
+        )
+        self.register_buffer("head_weight", _tensor(head.weight))
+        self.register_buffer("head_bias", _tensor(head.bias))
+        self.head = torch.ops.mbq.head if head.mean else torch.ops.mbq.head_of_sum
+        bodies: dict[int, nn.Sequential] = {branch: nn.Sequential() for branch in level.branches}
+        for branch, name, step in level.steps():
+            blobs = {n: packed.blobs[branch, f"{name}.{n}"] for n, _ in step.convolutions()}
+            bodies[branch].append(_step(step, blobs))
+        self.branches = nn.ModuleList(bodies.values())
 
     def forward(self, image: Tensor) -> Tensor:
-        features = torch.ops.mbq.stem(
-            image,
-            self.stem_weight,
-            self.stem_affine,
-            self.stem_pad_value,
-            self.stem_stride,
-            self.stem_pad,
-        )
-        streams = [branch(features) for branch in self.branches]
-        logits: Tensor = torch.ops.mbq.head(streams, self.head_weight, self.head_bias)
+        features = {int(index): stem(image) for index, stem in self.stems.items()}
+        streams = [
+            branch(features[index])
+            for branch, index in zip(self.branches, self.stem_of, strict=True)
+        ]
+        logits: Tensor = self.head(streams, self.head_weight, self.head_bias)
         return logits
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from export.costs import level_cost, storage_bytes
 from export.integer import IntegerNetwork
-from export.program import FORMAT
+from export.program import FORMAT, Packed
 from export.verification import LevelAccuracy
 from train import LoadedRun
 
@@ -37,6 +37,8 @@ def metadata(
     for bits, level in network.levels.items():
         cost = level_cost(network, bits)
         entry = {"branches": list(level.branches), "macs": cost.macs, "bops": cost.bops}
+        if level.half:
+            entry["half_branch"] = level.branches[-1]
         if bits in measured:
             entry["accuracy"] = measured[bits].program
             entry["trained_accuracy"] = measured[bits].trained
@@ -81,9 +83,10 @@ def level_table(
         table.add_column(column, justify="right")
     for level in accuracies:
         cost = level_cost(network, level.bits)
+        branches = ",".join(map(str, level.branches))
         table.add_row(
             str(level.bits),
-            ",".join(map(str, level.branches)),
+            f"{branches} (half)" if network.level(level.bits).half else branches,
             f"{100 * level.trained:.2f}",
             f"{100 * level.program:.2f}",
             f"{100 * (level.program - level.trained):+.2f}",
@@ -94,14 +97,18 @@ def level_table(
     return table
 
 
-def size_table(network: IntegerNetwork, weights_bytes: int, file_bytes: int) -> Table:
+def size_table(network: IntegerNetwork, packed: Packed, file_bytes: int) -> Table:
     """Where the bytes of the file are, beside the published way of counting them."""
-    storage = storage_bytes(network)
+    storage, repeated = storage_bytes(network), packed.repeated_bytes
     table = Table(title="Bytes", title_justify="left", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
-    table.add_row("weight codes, four a byte", f"{weights_bytes:,}")
+    table.add_row("weight codes, four a byte", f"{packed.payload_bytes:,}")
+    if repeated:
+        table.add_row("of these, those that half branches repeat", f"{repeated:,}")
     table.add_row("all parameters by the published formula", f"{storage:,}")
-    table.add_row("program besides them", f"{file_bytes - storage:,}")
+    if repeated:
+        table.add_row("weights of half branches, once more", f"{repeated:,}")
+    table.add_row("program besides them", f"{file_bytes - storage - repeated:,}")
     table.add_row("file", f"{file_bytes:,}", style="bold")
     return table

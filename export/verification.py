@@ -18,7 +18,7 @@ from export import integer
 from export.integer import IntegerNetwork
 from native_ops import Program
 from train.branches import MultiBranchNet
-from train.data import Images, Labels
+from train.images import Images, Labels
 
 LOGIT_TOLERANCE = 1e-4
 """Largest difference between logits of the file and of the oracle, relative to the largest."""

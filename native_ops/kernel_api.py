@@ -8,6 +8,22 @@ instruction set of `isa_available()`; without it the fastest one, or EDGE_NATIVE
 raise ValueError for arguments that do not fit.
 """
 
-from native_ops._native import conv2d_codes, conv2d_stream, head, stem
+from native_ops._native import (
+    conv2d_codes,
+    conv2d_stream,
+    depthwise_codes,
+    fit_channels,
+    head,
+    max_pool,
+    stem,
+)
 
-__all__ = ["conv2d_codes", "conv2d_stream", "head", "stem"]
+__all__ = [
+    "conv2d_codes",
+    "conv2d_stream",
+    "depthwise_codes",
+    "fit_channels",
+    "head",
+    "max_pool",
+    "stem",
+]

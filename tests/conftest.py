@@ -93,13 +93,15 @@ def make_random_network(
             bodies.append(tuple(blocks))
         levels[bits] = integer.Level(bits, members, tuple(bodies))
     return integer.IntegerNetwork(
-        stem=integer.IntegerStem(
-            weight=random.integers(-32767, 32768, (widths[0], 3, 3, 3)).astype(np.int16),
-            scale=floats(widths[0], low=0.5, high=2.0) * np.float32(1e-7),
-            bias=floats(widths[0]),
-            pad_value=random.integers(0, 256, 3).astype(np.uint8),
-            stride=1,
-            pad=1,
+        stems=(
+            integer.IntegerStem(
+                weight=random.integers(-32767, 32768, (widths[0], 3, 3, 3)).astype(np.int16),
+                scale=floats(widths[0], low=0.5, high=2.0) * np.float32(1e-7),
+                bias=floats(widths[0]),
+                pad_value=random.integers(0, 256, 3).astype(np.uint8),
+                stride=1,
+                pad=1,
+            ),
         ),
         levels=levels,
         head=integer.Head(floats(classes, widths[-1]), floats(classes)),

@@ -173,7 +173,7 @@ Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& w
   return out;
 }
 
-// The first arguments of both packed convolutions.
+// The first arguments of every packed convolution.
 struct Convolution {
   const Tensor& input;
   double in_scale, in_offset;
@@ -185,8 +185,8 @@ struct Convolution {
 };
 
 // Runs into `out` with what `output` says of codes or of ReLU; sets its pointers.
-void convolve(Check& check, const Convolution& call, ScalarType result, ConvOutput output,
-              Tensor& out) {
+void convolve(Check& check, uint32_t kind, const Convolution& call, ScalarType result,
+              ConvOutput output, Tensor& out) {
   const bool quantised = call.input.scalar_type() == ScalarType::Byte;
   check.image("the input", call.input, quantised ? ScalarType::Byte : ScalarType::Float);
   check.that(0 <= call.in_max && call.in_max <= 255, "input codes must lie within 0..255");
@@ -195,7 +195,7 @@ void convolve(Check& check, const Convolution& call, ScalarType result, ConvOutp
   ConvShape shape{};
   const uint8_t* const packed = call.weight.const_data_ptr<uint8_t>();
   const char* const wrong =
-      read_packed_header(packed, static_cast<size_t>(call.weight.numel()), shape);
+      read_packed_header(packed, static_cast<size_t>(call.weight.numel()), kind, shape);
   check.that(wrong == nullptr, "the packed weight %s", wrong);
   check.geometry(shape, call.input, call.stride, call.pad);
   check.affine(call.affine, shape.outputs);
@@ -211,7 +211,9 @@ void convolve(Check& check, const Convolution& call, ScalarType result, ConvOutp
     }
   }
   const KernelSet* const kernels = check.kernels();
-  void* const scratch = check.scratch(conv_scratch_bytes(shape));
+  const bool depthwise = kind == kPackedDepthwise;
+  void* const scratch =
+      check.scratch(depthwise ? depthwise_scratch_bytes(shape) : conv_scratch_bytes(shape));
   if (!check.ok()) return;
   ConvInput input{};
   if (quantised) {
@@ -230,19 +232,37 @@ void convolve(Check& check, const Convolution& call, ScalarType result, ConvOutp
     output.stream = out.mutable_data_ptr<float>();
     output.residual = call.residual != nullptr ? call.residual->const_data_ptr<float>() : nullptr;
   }
-  kernels->conv(shape, input, packed + kPackedHeaderBytes, output, scratch, parallel());
+  (depthwise ? kernels->depthwise : kernels->conv)(shape, input, packed + kPackedHeaderBytes,
+                                                   output, scratch, parallel());
+}
+
+void convolve_to_codes(Check& check, uint32_t kind, const Convolution& call, int64_t qmin,
+                       int64_t qmax, Tensor& out) {
+  check.that(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
+  ConvOutput output{};
+  output.lowest = static_cast<int>(qmin);
+  output.highest = static_cast<int>(qmax);
+  convolve(check, kind, call, ScalarType::Byte, output, out);
 }
 
 Tensor& conv2d_codes(KernelRuntimeContext& context, const Tensor& input, double in_scale,
                      double in_offset, int64_t in_max, const Tensor& weight, const Tensor& affine,
                      int64_t stride, int64_t pad, int64_t qmin, int64_t qmax, Tensor& out) {
   Check check(context, "conv2d_codes");
-  check.that(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
-  ConvOutput output{};
-  output.lowest = static_cast<int>(qmin);
-  output.highest = static_cast<int>(qmax);
-  convolve(check, {input, in_scale, in_offset, in_max, weight, affine, nullptr, stride, pad},
-           ScalarType::Byte, output, out);
+  convolve_to_codes(check, kPackedDense,
+                    {input, in_scale, in_offset, in_max, weight, affine, nullptr, stride, pad},
+                    qmin, qmax, out);
+  return out;
+}
+
+Tensor& depthwise_codes(KernelRuntimeContext& context, const Tensor& input, double in_scale,
+                        double in_offset, int64_t in_max, const Tensor& weight,
+                        const Tensor& affine, int64_t stride, int64_t pad, int64_t qmin,
+                        int64_t qmax, Tensor& out) {
+  Check check(context, "depthwise_codes");
+  convolve_to_codes(check, kPackedDepthwise,
+                    {input, in_scale, in_offset, in_max, weight, affine, nullptr, stride, pad},
+                    qmin, qmax, out);
   return out;
 }
 
@@ -254,14 +274,59 @@ Tensor& conv2d_stream(KernelRuntimeContext& context, const Tensor& input, double
   ConvOutput output{};
   output.relu = relu;
   const Tensor* const added = residual.has_value() ? &*residual : nullptr;
-  convolve(check, {input, in_scale, in_offset, in_max, weight, affine, added, stride, pad},
+  convolve(check, kPackedDense,
+           {input, in_scale, in_offset, in_max, weight, affine, added, stride, pad},
            ScalarType::Float, output, out);
   return out;
 }
 
-Tensor& head(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tensor& weight,
-             const Tensor& bias, Tensor& out) {
-  Check check(context, "head");
+Tensor& max_pool(KernelRuntimeContext& context, const Tensor& input, int64_t kernel, int64_t stride,
+                 int64_t pad, Tensor& out) {
+  Check check(context, "max_pool");
+  const bool codes = input.scalar_type() == ScalarType::Byte;
+  const ScalarType type = codes ? ScalarType::Byte : ScalarType::Float;
+  check.image("the input", input, type);
+  check.that(1 <= kernel && kernel <= static_cast<int64_t>(kMaxKernel) && 1 <= stride &&
+                 stride <= 16 && 0 <= pad && 2 * pad <= kernel,
+             "the window is out of range");
+  if (!check.ok()) return out;
+  const PoolShape shape{static_cast<int>(input.size(1)), static_cast<int>(input.size(2)),
+                        static_cast<int>(input.size(3)), static_cast<int>(kernel),
+                        static_cast<int>(stride),        static_cast<int>(pad)};
+  check.that(shape.height + 2 * pad >= kernel && shape.width + 2 * pad >= kernel,
+             "the window is larger than the padded input");
+  if (!check.ok()) return out;
+  check.result(out, type, shape.out_height(), shape.out_width(), shape.channels);
+  if (!check.ok()) return out;
+  if (codes) {
+    mbq::max_pool(shape, input.const_data_ptr<uint8_t>(), out.mutable_data_ptr<uint8_t>(),
+                  parallel());
+  } else {
+    mbq::max_pool(shape, input.const_data_ptr<float>(), out.mutable_data_ptr<float>(), parallel());
+  }
+  return out;
+}
+
+Tensor& fit_channels(KernelRuntimeContext& context, const Tensor& stream, int64_t channels,
+                     Tensor& out) {
+  Check check(context, "fit_channels");
+  check.image("the stream", stream, ScalarType::Float);
+  check.that(1 <= channels && channels <= static_cast<int64_t>(kMaxChannels),
+             "the number of channels is out of range");
+  if (!check.ok()) return out;
+  const int height = static_cast<int>(stream.size(1)), width = static_cast<int>(stream.size(2));
+  check.result(out, ScalarType::Float, height, width, static_cast<int>(channels));
+  if (!check.ok()) return out;
+  mbq::fit_channels(stream.const_data_ptr<float>(), static_cast<size_t>(height) * width,
+                    static_cast<int>(stream.size(3)), static_cast<int>(channels),
+                    out.mutable_data_ptr<float>());
+  return out;
+}
+
+// Branches joined by their mean or by their sum.
+Tensor& join_head(KernelRuntimeContext& context, const char* name, bool mean,
+                  ArrayRef<Tensor> streams, const Tensor& weight, const Tensor& bias, Tensor& out) {
+  Check check(context, name);
   constexpr int kMaxStreams = 16;
   const float* data[kMaxStreams];
   const int count = static_cast<int>(streams.size());
@@ -285,15 +350,29 @@ Tensor& head(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tens
   void* const pooled = check.scratch(2 * sizeof(float) * channels);
   if (!check.ok()) return out;
   mbq::head(data, count, static_cast<int>(streams[0].size(1) * streams[0].size(2)), channels,
-            weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), classes,
+            weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), classes, mean,
             static_cast<float*>(pooled), out.mutable_data_ptr<float>());
   return out;
+}
+
+Tensor& head(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tensor& weight,
+             const Tensor& bias, Tensor& out) {
+  return join_head(context, "head", true, streams, weight, bias, out);
+}
+
+Tensor& head_of_sum(KernelRuntimeContext& context, ArrayRef<Tensor> streams, const Tensor& weight,
+                    const Tensor& bias, Tensor& out) {
+  return join_head(context, "head_of_sum", false, streams, weight, bias, out);
 }
 
 EXECUTORCH_LIBRARY(mbq, "stem.out", stem);
 EXECUTORCH_LIBRARY(mbq, "conv2d_codes.out", conv2d_codes);
 EXECUTORCH_LIBRARY(mbq, "conv2d_stream.out", conv2d_stream);
+EXECUTORCH_LIBRARY(mbq, "depthwise_codes.out", depthwise_codes);
+EXECUTORCH_LIBRARY(mbq, "max_pool.out", max_pool);
+EXECUTORCH_LIBRARY(mbq, "fit_channels.out", fit_channels);
 EXECUTORCH_LIBRARY(mbq, "head.out", head);
+EXECUTORCH_LIBRARY(mbq, "head_of_sum.out", head_of_sum);
 
 }  // namespace
 }  // namespace mbq

@@ -80,6 +80,14 @@ size_t conv_scratch_bytes(const ConvShape& shape) {
   return align(pixels * inputs) + align(packed_payload_bytes(shape) * kCodesPerByte) + 64;
 }
 
+size_t depthwise_scratch_bytes(const ConvShape& shape) {
+  const size_t pixels =
+      static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
+  const size_t taps = static_cast<size_t>(shape.kernel_height) * shape.kernel_width;
+  return align(taps * round_up(shape.outputs, kDepthwiseBlock) * sizeof(int16_t)) +
+         align(pixels * shape.inputs) + 64;
+}
+
 size_t stem_scratch_bytes(const ConvShape& shape) {
   const size_t pixels =
       static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);

@@ -19,6 +19,11 @@ namespace mbq {
 inline constexpr int kOutputBlock = 16;
 // Codes in one byte of the payload: consecutive inputs of one output.
 inline constexpr int kCodesPerByte = 4;
+// Side of a depthwise kernel. Its sums then fit int16.
+inline constexpr int kMaxDepthwiseKernel = 5;
+static_assert(kMaxDepthwiseKernel * kMaxDepthwiseKernel * 3 * 255 <= 32767);
+// Channels that the widened weights of a depthwise convolution are filled up to.
+inline constexpr int kDepthwiseBlock = 32;
 
 constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -81,6 +86,13 @@ struct KernelSet {
   void (*conv)(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
                const ConvOutput& output, void* scratch, const Parallel& parallel);
 
+  // A filter for each channel: shape.inputs is shape.outputs, the kernel a square of at most
+  // kMaxDepthwiseKernel.
+  // payload: for each block of 16 channels and each group of 4 taps, counted over (ky, kx), one
+  // byte for each channel. scratch: depthwise_scratch_bytes(shape) bytes, aligned to 64.
+  void (*depthwise)(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
+                    const ConvOutput& output, void* scratch, const Parallel& parallel);
+
   // output.stream is written with ReLU; scratch: stem_scratch_bytes(shape) bytes, aligned to 64.
   void (*stem)(const ConvShape& shape, const uint8_t* image, const StemWeights& weights,
                const ConvOutput& output, void* scratch, const Parallel& parallel);
@@ -91,14 +103,37 @@ constexpr size_t packed_payload_bytes(const ConvShape& shape) {
          shape.kernel_width * (round_up(shape.inputs, kCodesPerByte) / kCodesPerByte);
 }
 
+constexpr size_t depthwise_payload_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(round_up(shape.outputs, kOutputBlock)) *
+         (round_up(shape.kernel_height * shape.kernel_width, kCodesPerByte) / kCodesPerByte);
+}
+
 // Enough for every instruction set.
 size_t conv_scratch_bytes(const ConvShape& shape);
+size_t depthwise_scratch_bytes(const ConvShape& shape);
 size_t stem_scratch_bytes(const ConvShape& shape);
 
-// Mean over pixels of each stream, mean over streams, classifier. Sums run in a fixed order.
-// streams: `count` pointers to [pixels, channels]; pooled: scratch of 2 * channels floats.
+// Windows of a max pool over one image of `channels`; what lies outside the image never wins.
+struct PoolShape {
+  int height, width, channels;
+  int kernel, stride, pad;  // 2 * pad <= kernel, so that every window holds a pixel
+
+  constexpr int out_height() const { return (height + 2 * pad - kernel) / stride + 1; }
+  constexpr int out_width() const { return (width + 2 * pad - kernel) / stride + 1; }
+};
+
+// Of codes, and of the stream without values that are not numbers.
+void max_pool(const PoolShape& shape, const uint8_t* input, uint8_t* output,
+              const Parallel& parallel);
+void max_pool(const PoolShape& shape, const float* input, float* output, const Parallel& parallel);
+
+// The first `to` of each pixel's `from` channels, with zeros after them where it has fewer.
+void fit_channels(const float* input, size_t pixels, int from, int to, float* output);
+
+// Mean over pixels of each stream, mean (or sum) over streams, classifier. Sums run in a fixed
+// order. streams: `count` pointers to [pixels, channels]; pooled: scratch of 2 * channels floats.
 void head(const float* const* streams, int count, int pixels, int channels, const float* weight,
-          const float* bias, int classes, float* pooled, float* logits);
+          const float* bias, int classes, bool mean, float* pooled, float* logits);
 
 // Instruction sets that were built and that this CPU runs, slowest first. Null after the last.
 const KernelSet* const* available_kernels();

@@ -1,6 +1,7 @@
 // The operators as one would write them down: the definition that the other instruction sets match.
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels.h"
 
@@ -75,6 +76,29 @@ void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload
   }
 }
 
+void depthwise(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
+               const ConvOutput& output, void*, const Parallel&) {
+  const int taps = shape.kernel_height * shape.kernel_width;
+  const size_t groups = round_up(taps, kCodesPerByte) / kCodesPerByte;
+  size_t position = 0;
+  for (int oy = 0; oy < shape.out_height(); ++oy) {
+    for (int ox = 0; ox < shape.out_width(); ++ox) {
+      for (int c = 0; c < shape.outputs; ++c, ++position) {
+        int32_t acc = 0;
+        for_window(shape, oy, ox, [&](int pixel, int ky, int kx) {
+          if (pixel < 0) return;  // padding is code 0
+          const int tap = ky * shape.kernel_width + kx;
+          const size_t group = c / kOutputBlock * groups + tap / kCodesPerByte;
+          const uint8_t byte = payload[group * kOutputBlock + c % kOutputBlock];
+          const int weight = 2 * (byte >> (tap % kCodesPerByte * 2) & 3) - 3;
+          acc += code_at(input, static_cast<size_t>(pixel) * shape.inputs + c) * weight;
+        });
+        finish(acc, c, position, output);
+      }
+    }
+  }
+}
+
 void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weights,
           const ConvOutput& output, void*, const Parallel&) {
   size_t position = 0;
@@ -96,15 +120,73 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weigh
   }
 }
 
+template <typename T>
+struct PoolWalk {
+  PoolShape shape;
+  const T* input;
+  T* output;
+
+  static void rows(void* context, int begin, int end) {
+    const PoolWalk& walk = *static_cast<const PoolWalk*>(context);
+    const PoolShape& shape = walk.shape;
+    const size_t channels = shape.channels;
+    T* to = walk.output + static_cast<size_t>(begin) * shape.out_width() * channels;
+    for (int oy = begin; oy < end; ++oy) {
+      for (int ox = 0; ox < shape.out_width(); ++ox, to += channels) {
+        walk.window(oy * shape.stride - shape.pad, ox * shape.stride - shape.pad, to);
+      }
+    }
+  }
+
+  void window(int top, int left, T* to) const {
+    const size_t channels = shape.channels;
+    bool first = true;
+    for (int y = top < 0 ? 0 : top; y < top + shape.kernel && y < shape.height; ++y) {
+      for (int x = left < 0 ? 0 : left; x < left + shape.kernel && x < shape.width; ++x) {
+        const T* const from = input + (static_cast<size_t>(y) * shape.width + x) * channels;
+        if (first) {
+          std::memcpy(to, from, channels * sizeof(T));
+          first = false;
+        } else {
+          for (size_t c = 0; c < channels; ++c) to[c] = from[c] > to[c] ? from[c] : to[c];
+        }
+      }
+    }
+  }
+};
+
+template <typename T>
+void pool(const PoolShape& shape, const T* input, T* output, const Parallel& parallel) {
+  PoolWalk<T> walk{shape, input, output};
+  parallel.run(parallel.self, shape.out_height(), PoolWalk<T>::rows, &walk);
+}
+
 }  // namespace
 
 const KernelSet* reference_kernels() {
-  static constexpr KernelSet kernels{"reference", conv, stem};
+  static constexpr KernelSet kernels{"reference", conv, depthwise, stem};
   return &kernels;
 }
 
+void max_pool(const PoolShape& shape, const uint8_t* input, uint8_t* output,
+              const Parallel& parallel) {
+  pool(shape, input, output, parallel);
+}
+
+void max_pool(const PoolShape& shape, const float* input, float* output, const Parallel& parallel) {
+  pool(shape, input, output, parallel);
+}
+
+void fit_channels(const float* input, size_t pixels, int from, int to, float* output) {
+  const size_t kept = from < to ? from : to;
+  for (size_t p = 0; p < pixels; ++p, input += from, output += to) {
+    std::memcpy(output, input, kept * sizeof(float));
+    for (int c = from; c < to; ++c) output[c] = 0.0f;
+  }
+}
+
 void head(const float* const* streams, int count, int pixels, int channels, const float* weight,
-          const float* bias, int classes, float* pooled, float* logits) {
+          const float* bias, int classes, bool mean, float* pooled, float* logits) {
   float* const total = pooled + channels;
   for (int c = 0; c < channels; ++c) pooled[c] = 0.0f;
   for (int s = 0; s < count; ++s) {
@@ -116,8 +198,10 @@ void head(const float* const* streams, int count, int pixels, int channels, cons
     const float by_pixels = 1.0f / static_cast<float>(pixels);
     for (int c = 0; c < channels; ++c) pooled[c] += total[c] * by_pixels;
   }
-  const float by_streams = 1.0f / static_cast<float>(count);
-  for (int c = 0; c < channels; ++c) pooled[c] *= by_streams;
+  if (mean) {
+    const float by_streams = 1.0f / static_cast<float>(count);
+    for (int c = 0; c < channels; ++c) pooled[c] *= by_streams;
+  }
   for (int n = 0; n < classes; ++n) {
     // Sixteen partial sums, a fixed order that compilers can keep in vectors.
     float partial[16] = {};

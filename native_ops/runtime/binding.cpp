@@ -129,9 +129,10 @@ using ConvolutionInput = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::devi
 // One packed convolution from Python's arguments.
 struct Convolution {
   Convolution(ConvolutionInput x, double in_scale, double in_offset, int in_max,
-              Array<uint8_t, 1> packed, Array<float, 2> affine, int stride, int pad)
-      : weight(packed) {
-    const char* const wrong = read_packed_header(weight.data(), weight.size(), shape);
+              Array<uint8_t, 1> packed, Array<float, 2> affine, int stride, int pad,
+              uint32_t packed_kind = kPackedDense)
+      : weight(packed), kind(packed_kind) {
+    const char* const wrong = read_packed_header(weight.data(), weight.size(), kind, shape);
     if (wrong != nullptr) throw std::invalid_argument(std::string("the packed weight ") + wrong);
     require(x.shape(0) == 1, "takes one image");
     place(shape, x.shape(1), x.shape(2), x.shape(3), stride, pad);
@@ -149,23 +150,27 @@ struct Convolution {
   }
 
   void run(const std::optional<std::string>& isa) {
-    Scratch scratch(conv_scratch_bytes(shape));
-    kernels_named(isa).conv(shape, input, weight.data() + kPackedHeaderBytes, output, scratch.get(),
-                            serial());
+    const bool depthwise = kind == kPackedDepthwise;
+    Scratch scratch(depthwise ? depthwise_scratch_bytes(shape) : conv_scratch_bytes(shape));
+    const KernelSet& kernels = kernels_named(isa);
+    (depthwise ? kernels.depthwise : kernels.conv)(shape, input, weight.data() + kPackedHeaderBytes,
+                                                   output, scratch.get(), serial());
   }
 
   Array<uint8_t, 1> weight;
+  uint32_t kind;
   ConvShape shape{};
   ConvInput input{};
   ConvOutput output{};
 };
 
-NewArray<uint8_t> conv2d_codes(ConvolutionInput input, double in_scale, double in_offset,
-                               int in_max, Array<uint8_t, 1> weight, Array<float, 2> affine,
-                               int stride, int pad, int qmin, int qmax,
-                               std::optional<std::string> isa) {
+template <uint32_t kKind>
+NewArray<uint8_t> convolve_to_codes(ConvolutionInput input, double in_scale, double in_offset,
+                                    int in_max, Array<uint8_t, 1> weight, Array<float, 2> affine,
+                                    int stride, int pad, int qmin, int qmax,
+                                    std::optional<std::string> isa) {
   require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
-  Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad);
+  Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad, kKind);
   auto result = new_array<uint8_t>(out_shape(call.shape));
   call.output.codes = result.data();
   call.output.lowest = qmin;
@@ -193,8 +198,44 @@ NewArray<float> conv2d_stream(ConvolutionInput input, double in_scale, double in
   return result;
 }
 
+template <typename T>
+NewArray<T> max_pool(Array<T, 4> input, int kernel, int stride, int pad) {
+  require(input.shape(0) == 1, "takes one image");
+  for (size_t i = 1; i < 4; ++i) {
+    require(1 <= input.shape(i) && input.shape(i) <= kMaxChannels,
+            "the input is empty or too large");
+  }
+  require(1 <= kernel && kernel <= static_cast<int>(kMaxKernel) && stride >= 1 && pad >= 0 &&
+              2 * pad <= kernel,
+          "the window is out of range");
+  const PoolShape shape{static_cast<int>(input.shape(1)),
+                        static_cast<int>(input.shape(2)),
+                        static_cast<int>(input.shape(3)),
+                        kernel,
+                        stride,
+                        pad};
+  require(shape.height + 2 * pad >= kernel && shape.width + 2 * pad >= kernel,
+          "the window is larger than the padded input");
+  auto result = new_array<T>({1, static_cast<size_t>(shape.out_height()),
+                              static_cast<size_t>(shape.out_width()), input.shape(3)});
+  mbq::max_pool(shape, input.data(), result.data(), serial());
+  return result;
+}
+
+NewArray<float> fit_channels(Array<float, 4> stream, int channels) {
+  require(stream.shape(0) == 1, "takes one image");
+  require(1 <= channels && channels <= static_cast<int>(kMaxChannels) && stream.shape(3) >= 1 &&
+              stream.shape(3) <= kMaxChannels,
+          "the number of channels is out of range");
+  auto result =
+      new_array<float>({1, stream.shape(1), stream.shape(2), static_cast<size_t>(channels)});
+  mbq::fit_channels(stream.data(), stream.shape(1) * stream.shape(2),
+                    static_cast<int>(stream.shape(3)), channels, result.data());
+  return result;
+}
+
 NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weight,
-                     Array<float, 1> bias) {
+                     Array<float, 1> bias, bool mean) {
   require(!streams.empty(), "needs at least one stream");
   std::vector<const float*> data;
   for (const auto& stream : streams) {
@@ -211,7 +252,7 @@ NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weigh
   std::vector<float> pooled(2 * channels);
   mbq::head(data.data(), static_cast<int>(data.size()),
             static_cast<int>(streams[0].shape(1) * streams[0].shape(2)), static_cast<int>(channels),
-            weight.data(), bias.data(), static_cast<int>(weight.shape(0)), pooled.data(),
+            weight.data(), bias.data(), static_cast<int>(weight.shape(0)), mean, pooled.data(),
             result.data());
   return result;
 }
@@ -260,12 +301,19 @@ NB_MODULE(_native, module) {
 
   module.def("stem", stem, "image"_a, "weight"_a, "affine"_a, "pad_value"_a, "stride"_a, "pad"_a,
              "isa"_a = nb::none());
-  module.def("conv2d_codes", conv2d_codes, "input"_a, "in_scale"_a, "in_offset"_a, "in_max"_a,
-             "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a, "qmax"_a, "isa"_a = nb::none());
+  module.def("conv2d_codes", convolve_to_codes<mbq::kPackedDense>, "input"_a, "in_scale"_a,
+             "in_offset"_a, "in_max"_a, "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a,
+             "qmax"_a, "isa"_a = nb::none());
+  module.def("depthwise_codes", convolve_to_codes<mbq::kPackedDepthwise>, "input"_a, "in_scale"_a,
+             "in_offset"_a, "in_max"_a, "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a,
+             "qmax"_a, "isa"_a = nb::none());
   module.def("conv2d_stream", conv2d_stream, "input"_a, "in_scale"_a, "in_offset"_a, "in_max"_a,
              "weight"_a, "affine"_a, "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a,
              "isa"_a = nb::none());
-  module.def("head", head, "streams"_a, "weight"_a, "bias"_a);
+  module.def("max_pool", max_pool<uint8_t>, "input"_a, "kernel"_a, "stride"_a, "pad"_a);
+  module.def("max_pool", max_pool<float>, "input"_a, "kernel"_a, "stride"_a, "pad"_a);
+  module.def("fit_channels", fit_channels, "stream"_a, "channels"_a);
+  module.def("head", head, "streams"_a, "weight"_a, "bias"_a, "mean"_a = true);
 
   module.def("isa_available", [] {
     std::vector<std::string> names;

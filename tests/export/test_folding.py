@@ -14,6 +14,7 @@ from train import methods
 from train.branches import MultiBranchNet, Stem
 from train.data import DataRecipe, load_dataset
 from train.engine import build_network
+from train.networks import StemShape
 from train.recipe import NetworkRecipe, Recipe
 
 ALL_BITS = (2, 4, 6, 8)
@@ -78,8 +79,7 @@ def test_every_block_computes_what_was_trained(
             body = network.branches[branch - 1]
             for block, trained in zip(blocks, body.blocks, strict=True):
                 ours = stream.permute(0, 2, 3, 1).contiguous().numpy()
-                codes: dict[str, np.ndarray] = {}
-                found = integer._run_block(block, ours, "block", codes, {})
+                found = integer.run_step(block, ours, "block", integer.Trace())
                 stream = trained(stream, bits)
                 expected = stream.permute(0, 2, 3, 1).numpy()
                 close = np.isclose(found, expected, rtol=1e-5, atol=2e-5)
@@ -132,7 +132,7 @@ def test_stem_has_the_precision_of_16_bits(network: MultiBranchNet, images: np.n
 
 
 def test_stem_that_batch_normalisation_switched_off_is_its_bias() -> None:
-    stem = Stem(4, (100.0, 90.0, 80.0), (60.0, 50.0, 40.0), 0.1).eval()
+    stem = Stem(StemShape(4), (100.0, 90.0, 80.0), (60.0, 50.0, 40.0), 0.1).eval()
     with torch.no_grad():
         stem.bn.weight[1] = 0
         stem.bn.bias[1] = 0.75

@@ -58,6 +58,29 @@ def test_layout_is_the_documented_one() -> None:
     assert position == len(payload)
 
 
+@given(
+    st.tuples(st.integers(1, 40), st.sampled_from(packing.DEPTHWISE_SIDES)).flatmap(
+        lambda size: arrays(np.uint8, (size[0], size[1], size[1], 1), elements=st.integers(0, 3))
+    )
+)
+def test_depthwise_weights_come_back_and_take_the_taps_for_inputs(codes: np.ndarray) -> None:
+    blob = packing.pack(codes, packing.KIND_DEPTHWISE)
+    np.testing.assert_array_equal(packing.unpack(blob, packing.KIND_DEPTHWISE), codes)
+    channels, side, _, _ = codes.shape
+    as_inputs = packing.pack(codes.reshape(channels, 1, 1, side * side))
+    assert blob[64:].tobytes() == as_inputs[64:].tobytes()
+    header = struct.unpack_from("<7I", blob, 8)
+    assert header == (1, 1, channels, 1, side, side, len(blob) - 64)
+    with pytest.raises(packing.PackingError, match="kind 1 instead of 0"):
+        packing.unpack(blob)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 2), (4, 3, 1, 1), (4, 7, 7, 1), (4, 2, 2, 1)])
+def test_other_shapes_are_no_depthwise_weights(shape: tuple[int, ...]) -> None:
+    with pytest.raises(packing.PackingError, match="side 1, 3, 5"):
+        packing.pack(np.zeros(shape, np.uint8), packing.KIND_DEPTHWISE)
+
+
 def test_header_is_the_documented_one() -> None:
     blob = packing.pack(CODES).tobytes()
     assert blob[:8] == b"MBQ2BIT\0"

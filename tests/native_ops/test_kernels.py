@@ -59,6 +59,7 @@ def both(
     arguments: dict[str, Any],
     *rest: Any,
     quantizer: tuple[float, float, int] | None = None,
+    kind: int = packing.KIND_DENSE,
 ) -> tuple[Any, Any]:
     """The operator's result from the kernel and from the oracle.
 
@@ -67,7 +68,7 @@ def both(
     x, weight, scale, bias, *geometry = arguments.values()
     codes = x if quantizer is None else arithmetic.quantize(x, *quantizer[:2], 0, quantizer[2])
     expected = getattr(arithmetic, name)(codes, weight, scale, bias, *geometry, *rest)
-    constants = packing.pack(weight), np.stack([scale, bias])
+    constants = packing.pack(weight, kind), np.stack([scale, bias])
     actual = getattr(kernels, name)(
         x, *(quantizer or (1.0, 0.0, 0)), *constants, *geometry, *rest, isa=isa
     )
@@ -217,14 +218,189 @@ def test_stem(
     np.testing.assert_array_equal(actual, arithmetic.stem(*arguments))
 
 
-@pytest.mark.parametrize(("streams", "channels", "classes"), [(1, 64, 10), (4, 32, 10), (3, 13, 7)])
-def test_head(streams: int, channels: int, classes: int) -> None:
+# height, width, channels, side, stride, pad
+DEPTHWISE = [
+    (16, 16, 32, 3, 1, 1),
+    (14, 14, 64, 3, 2, 1),
+    (7, 7, 104, 3, 1, 1),
+    (1, 1, 1, 3, 1, 1),
+    (2, 3, 15, 3, 2, 1),
+    (5, 4, 17, 3, 1, 0),
+    (9, 6, 33, 5, 1, 2),
+    (6, 7, 48, 5, 3, 0),
+    (3, 5, 40, 1, 1, 0),
+    (4, 3, 7, 1, 2, 0),
+]
+
+
+def depthwise(seed: int, shape: tuple[int, ...], highest: int) -> dict[str, Any]:
+    """Like `convolution`, with one filter for each channel."""
+    height, width, channels, side, stride, pad = shape
+    arguments = convolution(seed, (height, width, 1, channels, side, stride, pad), highest)
+    random = np.random.default_rng(seed + 1)
+    arguments["codes"] = random.integers(
+        0, highest + 1, (1, height, width, channels), dtype=np.uint8
+    )
+    return arguments
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("highest", [3, 7, 255])
+def test_depthwise(isa: str, shape: tuple[int, ...], highest: int) -> None:
+    arguments = depthwise(1, shape, highest)
+    actual, expected = both(
+        "depthwise_codes", isa, arguments, 0, highest, kind=packing.KIND_DEPTHWISE
+    )
+    np.testing.assert_array_equal(actual, expected)
+    codes = arguments["codes"]
+    noise = np.random.default_rng(8).normal(0, 0.1, codes.shape)
+    arguments["codes"] = (codes.astype(np.float32) / 7 + noise).astype(np.float32)
+    arguments["codes"].flat[0] = np.nan
+    actual, expected = both(
+        "depthwise_codes",
+        isa,
+        arguments,
+        1,
+        highest,
+        quantizer=(7.3, -0.41, highest),
+        kind=packing.KIND_DEPTHWISE,
+    )
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("weight_code", [0, 3])
+def test_extreme_depthwise_accumulators(isa: str, weight_code: int) -> None:
+    """The largest sums, 25 * 3 * 255 = 19,125, within int16."""
+    codes = np.full((1, 9, 9, 37), 255, dtype=np.uint8)
+    arguments = {
+        "codes": codes,
+        "weight": np.full((37, 5, 5, 1), weight_code, dtype=np.uint8),
+        "scale": np.full(37, 255 / 19125 * (1 if weight_code else -1), dtype=np.float32),
+        "bias": np.zeros(37, dtype=np.float32),
+        "stride": 1,
+        "pad": 2,
+    }
+    actual, expected = both("depthwise_codes", isa, arguments, 0, 255, kind=packing.KIND_DEPTHWISE)
+    np.testing.assert_array_equal(actual, expected)
+    assert (actual[0, 2:7, 2:7] == 255).all() and (actual[0, 0, 0] == 92).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_depthwise_geometry(data: st.DataObject) -> None:
+    side = data.draw(st.sampled_from(packing.DEPTHWISE_SIDES))
+    pad = data.draw(st.integers(0, side // 2 + 1))
+    least = max(1, side - 2 * pad)
+    sizes = data.draw(st.integers(least, 12)), data.draw(st.integers(least, 20))
+    shape = (*sizes, data.draw(st.integers(1, 70)), side, data.draw(st.integers(1, 3)), pad)
+    highest = data.draw(st.sampled_from([3, 7, 31, 255]))
+    arguments = depthwise(data.draw(st.integers(0, 2**32)), shape, highest)
+    for isa in ISAS:
+        actual, expected = both(
+            "depthwise_codes", isa, arguments, 0, highest, kind=packing.KIND_DEPTHWISE
+        )
+        np.testing.assert_array_equal(actual, expected, err_msg=f"{isa} {shape}")
+
+
+def test_bad_depthwise_arguments_are_errors() -> None:
+    codes, weights, scale, bias, stride, pad = depthwise(1, (6, 6, 16, 3, 1, 1), 3).values()
+    weight = packing.pack(weights, packing.KIND_DEPTHWISE)
+    affine = np.stack([scale, bias])
+
+    def call(x: Any, packed: Any) -> None:
+        kernels.depthwise_codes(x, 1, 0, 0, packed, affine, stride, pad, 0, 3)
+
+    call(codes, weight)
+    with pytest.raises(ValueError, match="another kind"):
+        call(codes, packing.pack(weights))
+    with pytest.raises(ValueError, match="another kind"):
+        kernels.conv2d_codes(codes, 1, 0, 0, weight, affine, stride, pad, 0, 3)
+    with pytest.raises(ValueError, match="channels"):
+        call(codes[..., :15].copy(), weight)
+    # Field by field: input channels, height, and a kernel whose sums int16 does not hold.
+    for fields, message in [
+        ({20: 2}, "out of range"),
+        ({24: 1}, "out of range"),
+        ({24: 7, 28: 7}, "out of range"),
+        ({24: 5, 28: 5}, "size"),
+        ({16: 64}, "size"),
+    ]:
+        tampered = weight.copy()
+        for offset, value in fields.items():
+            tampered[offset] = value
+        with pytest.raises(ValueError, match=message):
+            call(codes, tampered)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_max_pool(data: st.DataObject) -> None:
+    """Of codes and of the stream, against windows that are cut at the image's border."""
+    kernel = data.draw(st.integers(1, 4))
+    pad = data.draw(st.integers(0, kernel // 2))
+    stride = data.draw(st.integers(1, 3))
+    least = max(1, kernel - 2 * pad)
+    height, width = data.draw(st.integers(least, 9)), data.draw(st.integers(least, 9))
+    channels = data.draw(st.integers(1, 40))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    values = random.normal(-3, 1, (1, height, width, channels)).astype(np.float32)
+    codes = random.integers(0, 256, values.shape, dtype=np.uint8)
+    for x in (values, codes):
+        found = kernels.max_pool(x, kernel, stride, pad)
+        assert found.dtype == x.dtype
+        rows, columns = ((n + 2 * pad - kernel) // stride + 1 for n in (height, width))
+        assert found.shape == (1, rows, columns, channels)
+        for y, column in product(range(rows), range(columns)):
+            top, left = y * stride - pad, column * stride - pad
+            window = x[0, max(top, 0) : top + kernel, max(left, 0) : left + kernel]
+            np.testing.assert_array_equal(found[0, y, column], window.max(axis=(0, 1)))
+        np.testing.assert_array_equal(found, arithmetic.max_pool(x, kernel, stride, pad))
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "message"),
+    [
+        ((1, 4, 4, 3), (2, 1, 2), "window"),
+        ((1, 4, 4, 3), (0, 1, 0), "window"),
+        ((1, 4, 4, 3), (2, 0, 0), "window"),
+        ((1, 2, 4, 3), (3, 1, 0), "larger"),
+        ((2, 4, 4, 3), (2, 2, 0), "one image"),
+        ((1, 4, 4, 0), (2, 2, 0), "empty"),
+    ],
+)
+def test_bad_windows_are_errors(
+    shape: tuple[int, ...], window: tuple[int, int, int], message: str
+) -> None:
+    for kind in (np.uint8, np.float32):
+        with pytest.raises(ValueError, match=message):
+            kernels.max_pool(np.zeros(shape, kind), *window)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 8, 13])
+def test_channels_are_cut_or_filled_with_zeros(channels: int) -> None:
+    stream = np.random.default_rng(1).normal(0, 1, (1, 3, 4, 8)).astype(np.float32)
+    found = kernels.fit_channels(stream, channels)
+    kept = min(channels, 8)
+    np.testing.assert_array_equal(found[..., :kept], stream[..., :kept])
+    assert not found[..., kept:].any()
+    np.testing.assert_array_equal(found, arithmetic.fit_channels(stream, channels))
+    with pytest.raises(ValueError, match="out of range"):
+        kernels.fit_channels(stream, 0)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize(
+    ("streams", "channels", "classes"), [(1, 64, 10), (4, 32, 10), (3, 13, 7), (3, 45, 3)]
+)
+def test_head(streams: int, channels: int, classes: int, mean: bool) -> None:
     random = np.random.default_rng(channels)
     inputs = [random.normal(1, 1, (1, 8, 7, channels)).astype(np.float32) for _ in range(streams)]
     weight = random.normal(0, 1, (classes, channels)).astype(np.float32)
     bias = random.normal(0, 1, classes).astype(np.float32)
-    expected = arithmetic.head(inputs, weight, bias)
-    np.testing.assert_allclose(kernels.head(inputs, weight, bias), expected, rtol=1e-4, atol=1e-5)
+    expected = arithmetic.head(inputs, weight, bias, mean)
+    np.testing.assert_array_equal(kernels.head(inputs, weight, bias, mean), expected)
 
 
 @settings(max_examples=60, deadline=None)

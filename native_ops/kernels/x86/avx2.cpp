@@ -9,7 +9,10 @@
 
 #include <immintrin.h>
 
+// clang-format off: the second builds on the first.
 #include "tiled_conv.h"
+#include "depthwise.h"
+// clang-format on
 
 namespace mbq {
 namespace {
@@ -155,6 +158,42 @@ struct Avx2 {
     }
   }
 
+  // Depthwise: 16 channels as int16.
+  using Words = __m256i;
+  static constexpr int kLanes = 16;
+  static Words no_words() { return _mm256_setzero_si256(); }
+  static Words load_words(const int16_t* from) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static Words widen_codes(const uint8_t* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static Words multiply_add(Words sum, Words codes, Words weights) {
+    return _mm256_add_epi16(sum, _mm256_mullo_epi16(codes, weights));
+  }
+
+  // 16 bytes, one for each channel, become the int16 weights of up to 4 taps, kLanes apart.
+  static void widen_taps(const uint8_t* packed, int taps, int16_t* weights) {
+    const __m256i codes = widen_codes(packed);
+    for (int tap = 0; tap < taps; ++tap, weights += kLanes) {
+      const __m256i code =
+          _mm256_and_si256(_mm256_srli_epi16(codes, 2 * tap), _mm256_set1_epi16(3));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(weights),
+                         _mm256_sub_epi16(_mm256_add_epi16(code, code), _mm256_set1_epi16(3)));
+    }
+  }
+
+  template <int P>
+  [[gnu::always_inline]] static void finish_words(const Words (&sums)[P],
+                                                  const TileOutput& output) {
+    __m256i acc[kHalves][P];
+    for (int p = 0; p < P; ++p) {
+      acc[0][p] = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums[p]));
+      acc[1][p] = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums[p], 1));
+    }
+    for (int half = 0; half < kHalves; ++half) finish<P>(acc[half], output, half);
+  }
+
   // Codes of `count` elements of the stream from `position` on.
   static void quantize(const ConvInput& input, size_t position, size_t count, uint8_t* codes) {
     const float* const x = input.stream + position;
@@ -173,7 +212,7 @@ struct Avx2 {
 }  // namespace
 
 const KernelSet* avx2_kernels() {
-  static constexpr KernelSet kernels{"avx2", conv<Avx2>, stem<Avx2>};
+  static constexpr KernelSet kernels{"avx2", conv<Avx2>, depthwise<Avx2>, stem<Avx2>};
   return &kernels;
 }
 

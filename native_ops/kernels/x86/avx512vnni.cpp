@@ -7,7 +7,10 @@
 
 #include <immintrin.h>
 
+// clang-format off: the second builds on the first.
 #include "tiled_conv.h"
+#include "depthwise.h"
+// clang-format on
 
 namespace mbq {
 namespace {
@@ -119,6 +122,45 @@ struct Avx512Vnni {
     _mm512_store_si512(weights, _mm512_sub_epi8(doubled, _mm512_set1_epi8(3)));
   }
 
+  // Depthwise: 32 channels as int16.
+  using Words = __m512i;
+  static constexpr int kLanes = 32;
+  static Words no_words() { return _mm512_setzero_si512(); }
+  static Words load_words(const int16_t* from) { return _mm512_load_si512(from); }
+  static Words widen_codes(const uint8_t* from) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static Words multiply_add(Words sum, Words codes, Words weights) {
+    return _mm512_add_epi16(sum, _mm512_mullo_epi16(codes, weights));
+  }
+
+  // 16 bytes, one for each channel, become the int16 weights of up to 4 taps, kLanes apart.
+  static void widen_taps(const uint8_t* packed, int taps, int16_t* weights) {
+    const __m256i codes =
+        _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+    for (int tap = 0; tap < taps; ++tap, weights += kLanes) {
+      const __m256i code =
+          _mm256_and_si256(_mm256_srli_epi16(codes, 2 * tap), _mm256_set1_epi16(3));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(weights),
+                         _mm256_sub_epi16(_mm256_add_epi16(code, code), _mm256_set1_epi16(3)));
+    }
+  }
+
+  template <int P>
+  [[gnu::always_inline]] static void finish_words(const Words (&sums)[P],
+                                                  const TileOutput& output) {
+    __m512i acc[P];
+    for (int p = 0; p < P; ++p) {
+      acc[p] = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums[p]));
+    }
+    finish<P>(acc, output, 0);
+    if (output.outputs - output.first_output <= kOutputBlock) return;
+    for (int p = 0; p < P; ++p) {
+      acc[p] = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums[p], 1));
+    }
+    finish<P>(acc, output, 1);
+  }
+
   // Codes of `count` elements of the stream from `position` on.
   static void quantize(const ConvInput& input, size_t position, size_t count, uint8_t* codes) {
     const float* const x = input.stream + position;
@@ -138,7 +180,8 @@ struct Avx512Vnni {
 }  // namespace
 
 const KernelSet* avx512vnni_kernels() {
-  static constexpr KernelSet kernels{"avx512vnni", conv<Avx512Vnni>, stem<Avx512Vnni>};
+  static constexpr KernelSet kernels{"avx512vnni", conv<Avx512Vnni>, depthwise<Avx512Vnni>,
+                                     stem<Avx512Vnni>};
   return &kernels;
 }
 

@@ -88,11 +88,10 @@ void take_codes(const ConvInput& input, size_t position, size_t count, uint8_t* 
   }
 }
 
-// Brings codes into [height + 2 pad, width + 2 pad, channels] with zeros around, channels being the
-// inputs rounded up to a multiple of 4.
+// Brings codes into [height + 2 pad, width + 2 pad, channels] with zeros around and in those
+// channels that the input does not have.
 template <typename Isa>
-void pad_codes(const ConvShape& shape, const ConvInput& input, uint8_t* padded) {
-  const int channels = round_up(shape.inputs, kCodesPerByte);
+void pad_codes(const ConvShape& shape, int channels, const ConvInput& input, uint8_t* padded) {
   const size_t row = static_cast<size_t>(shape.width + 2 * shape.pad) * channels;
   const size_t margin = static_cast<size_t>(shape.pad) * channels;
   memset(padded, 0, shape.pad * row);
@@ -124,7 +123,7 @@ void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload
   const uint8_t* image = input.codes;
   if (image == nullptr || shape.pad > 0 || channels != shape.inputs) {
     uint8_t* const padded = aligned(weights + 4 * packed);
-    pad_codes<Isa>(shape, input, padded);
+    pad_codes<Isa>(shape, channels, input, padded);
     image = padded;
   }
   Walk walk{shape,
