@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from train.allocator import keep_freed_memory
 from train.checkpoint import Progress as RunProgress
 from train.checkpoint import TrainingError
 from train.distributed import World, join
@@ -127,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = importlib.import_module(f"train.{arguments[0]}").main(arguments[1:])
         return code
     options = build_parser().parse_args(arguments)
+    keep_freed_memory()
     with join() as world:
         return train(options, world)
 

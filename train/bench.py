@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from train import methods
+from train.allocator import keep_freed_memory
 from train.branches import MultiBranchNet
 from train.data import generator
 from train.engine import commit
@@ -233,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: expected 1 or more")
+    keep_freed_memory()  # as training does, for both sides
     overrides = options.set if options.recipe else [*DEFAULT[1], *options.set]
     try:
         recipe = load_recipe(options.recipe or DEFAULT[0], overrides)
