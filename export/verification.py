@@ -1,7 +1,7 @@
 """Does the finished file compute what was trained? Asked of the file itself, before it is used.
 
-Two comparisons, each at every level. With the oracle: logits of some images; what is left between
-them is the order of a few float32 sums in the head. With the trained network: accuracy on the whole
+Two comparisons, each at every level. With the oracle: logits of some images, which kernels and oracle
+compute in one order; the tolerance is for kernels to come. With the trained network: accuracy on the whole
 test set; the network computes in float32 what the file computes in integers, so an activation that
 falls on the border between two codes may be rounded either way, and now and then an image near the
 border between two classes changes sides.
