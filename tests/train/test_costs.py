@@ -149,7 +149,17 @@ def test_a_level_needs_the_stems_of_its_own_branches() -> None:
     assert costs.storage_bytes == shared.storage_bytes + 3 * (4 * 432 + 8 * 16)
 
 
-@pytest.mark.parametrize(("network", "bits", "options"), [("resnet20", (2, 4, 6, 8), {})])
+@pytest.mark.parametrize(
+    ("network", "bits", "options"),
+    [
+        ("resnet20", (2, 4, 6, 8), {}),
+        ("resnet20", (2, 3, 4), {}),
+        ("resnet20", (2, 3, 4), {"half": "published"}),
+        ("resnet8", (2, 8), {"stem": "branch"}),
+        ("vgg11", (2, 4), {}),
+        ("mobilenetv1", (2, 3, 4), {}),
+    ],
+)
 def test_the_exported_network_counts_the_same(
     network: str, bits: tuple[int, ...], options: dict[str, str]
 ) -> None:

@@ -48,5 +48,8 @@ class PlainNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.pool(F.relu(self.norm(self.stem(image))))
-        logits: Tensor = self.classifier(self.body(features, 0).mean((2, 3)))
+        maps = self.body(features, 0)
+        # The mean of one pixel is a layer that some backends refuse.
+        pooled = maps.flatten(1) if maps.shape[2:] == (1, 1) else maps.mean((2, 3))
+        logits: Tensor = self.classifier(pooled)
         return logits
