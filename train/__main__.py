@@ -175,7 +175,10 @@ def train(options: argparse.Namespace, world: World) -> int:
 
         plot_history(report, recipe.method, folder / "curves.png")
         Console().print(accuracy_table(report, recipe.method))
-        console.print(f"run folder: {folder}; next: python -m export {folder} -o model.pte")
+        after = f"python -m train report {folder}"
+        if recipe.method.name in ("mbquant", "dedicated"):  # what has 2-bit branches
+            after = f"python -m export {folder} -o model.pte"
+        console.print(f"run folder: {folder}; next: {after}", soft_wrap=True)
     return 0
 
 
