@@ -1,37 +1,12 @@
 """What a network costs: multiplications, bit operations and bytes, by the published rules."""
 
-from dataclasses import dataclass
-
 from export.arithmetic import output_size
 from export.integer import HALF, Convolution, IntegerNetwork, Layer, Pool, Step
+from train.costs import LevelCost
 
 _Size = tuple[int, int]
 
-_FULL_PRECISION_BOPS = 32 * 32
 _WEIGHT_BITS = 2
-
-
-@dataclass(frozen=True)
-class LevelCost:
-    """Multiply-accumulates of one image at one level.
-
-    body_macs: of the 2-bit convolutions of all branches that the level runs.
-    fixed_macs: of the stem and the classifier, which are not quantised.
-    """
-
-    bits: int
-    body_macs: int
-    fixed_macs: int
-
-    @property
-    def macs(self) -> int:
-        """What a machine with 8-bit multipliers executes."""
-        return self.body_macs + self.fixed_macs
-
-    @property
-    def bops(self) -> int:
-        """Bit operations: multiply-accumulates times the bits of both operands, 32 where full."""
-        return self.body_macs * _WEIGHT_BITS * self.bits + self.fixed_macs * _FULL_PRECISION_BOPS
 
 
 def level_cost(network: IntegerNetwork, bits: int) -> LevelCost:
@@ -50,7 +25,7 @@ def level_cost(network: IntegerNetwork, bits: int) -> LevelCost:
         for step in steps:
             macs, size = _step_cost(step, size)
             body += macs
-    return LevelCost(bits, body, fixed)
+    return LevelCost(bits, _WEIGHT_BITS, body, fixed)
 
 
 def _step_cost(step: Step, size: _Size) -> tuple[int, _Size]:

@@ -65,7 +65,7 @@ def test_overfits_64_images_at_every_level(
     model = torch.optim.Adam(net.model_parameters(), lr=2e-3)
     ranges = torch.optim.Adam([{"params": net.range_parameters()}], lr=1e-3)
     levels = [b for b in net.bits if b >= LOWEST.get(method, LOWEST.get(network, 1))]
-    for step in range(160):
+    for step in range(400):
         model.zero_grad()
         ranges.zero_grad()
         methods.backward(net, images, labels, chosen)

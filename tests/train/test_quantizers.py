@@ -111,7 +111,9 @@ def test_integer_form_equals_the_published_form(bits: int) -> None:
 
 def test_padding_is_code_zero() -> None:
     conv = _conv()
-    x = torch.full((1, 8, 4, 4), float(conv.act_lower[0]))  # code 0 everywhere, the border too
+    x = torch.full(
+        (1, 8, 4, 4), float(conv.act_lower[0].detach())
+    )  # code 0 everywhere, the border too
     assert torch.count_nonzero(conv(x, 4)) == 0
 
 
