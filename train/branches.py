@@ -320,7 +320,7 @@ class MultiBranchNet(nn.Module):
         branches = self.selection[bits]
         streams = [self.branch_features(features, branch) for branch in branches]
         bodies = [self.branches[branch - 1] for branch in branches]
-        for blocks in zip(*(body.steps() for body in bodies), strict=True):  # type: ignore[operator]
+        for blocks in zip(*(body.blocks for body in bodies), strict=True):
             mains = [block.main(x, bits) for block, x in zip(blocks, streams, strict=True)]
             if blocks[0].mixes:
                 mains = shuffle_channels(mains)

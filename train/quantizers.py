@@ -10,6 +10,7 @@ integers that the device will compute.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +120,7 @@ def quantize(x: Tensor, lower: Tensor, upper: Tensor, levels: Tensor) -> Tensor:
     return codes
 
 
-class QuantizedConv(nn.Module):
+class QuantizedConv(nn.Module, ABC):
     """A convolution of activation codes with integer weights; methods say how weights get there.
 
     Args:
@@ -186,14 +187,14 @@ class QuantizedConv(nn.Module):
             groups = self.shape.half_in if groups > 1 else 1
         return F.conv2d(x, weight.to(x.dtype), None, self.stride, self.padding, 1, groups)
 
+    @abstractmethod
     def integer_weight(self, bits: int) -> Tensor:
         """Odd or even integers ``[O, I / groups, k, k]``, exact in bfloat16."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def weight_unit(bits: int) -> float:
         """What an integer weight has to be divided by to lie in -1..1."""
-        raise NotImplementedError
 
     def activation_range(self, bits: int) -> tuple[float, float]:
         """(lower, upper) of the activation quantiser at ``bits``, in real units."""

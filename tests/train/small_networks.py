@@ -13,6 +13,15 @@ from train.data import DataRecipe, load_dataset
 from train.networks import BodySpec, MobileNetSpec, NetworkSpec, VGGSpec
 from train.recipe import MethodRecipe, NetworkRecipe, Recipe
 
+# Settings of a run on digits that takes seconds.
+SHORT_RUN = [
+    "network.name=resnet8",
+    "pretrain.epochs=1",
+    "train.epochs=1",
+    "data.batch=256",
+    "train.reestimate_batches=2",
+    "train.checkpoint_minutes=0",
+]
 # The smallest images that leave every network at least one pixel.
 SIDES = {"resnet18": 16, "resnet34": 16, "vgg11": 32, "mobilenetv1": 32}
 # Large networks at a quarter of their width: the same layers, in seconds instead of minutes.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_networks import SHORT_RUN as SMALL
 
 from train import load_run
 from train.__main__ import main
@@ -15,15 +16,6 @@ from train.checkpoint import CHECKPOINT, TrainingError
 from train.engine import Trainer
 from train.optimizers import build_optimizers, decay
 from train.recipe import RecipeError, difference, load_recipe, to_toml
-
-SMALL = [
-    "network.name=resnet8",
-    "pretrain.epochs=1",
-    "train.epochs=1",
-    "data.batch=256",
-    "train.reestimate_batches=2",
-    "train.checkpoint_minutes=0",
-]
 
 
 class _Stop(Exception):

@@ -15,20 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_networks import SHORT_RUN as SMALL
 
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, TrainingError, write_beside
 from train.engine import Paused, Trainer
 from train.recipe import load_recipe
 
-SMALL = [
-    "network.name=resnet8",
-    "pretrain.epochs=1",
-    "train.epochs=1",
-    "data.batch=256",
-    "train.reestimate_batches=2",
-    "train.checkpoint_minutes=0",
-]
 OVERRIDES = [part for pair in SMALL for part in ("--set", pair)]
 
 

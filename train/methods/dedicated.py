@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 from train.methods import mbquant
-from train.methods.spec import Method
 
 METHOD = dataclasses.replace(
     mbquant.METHOD,
@@ -20,4 +19,3 @@ METHOD = dataclasses.replace(
     soft=0.0,
     topology=lambda recipe: mbquant.topology(dataclasses.replace(recipe, selection="serial")),
 )
-__all__ = ["METHOD", "Method"]

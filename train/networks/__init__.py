@@ -7,7 +7,6 @@ or quantisers' insides, so every training method runs on every network.
 from __future__ import annotations
 
 from train.networks.body import (
-    Block,
     Body,
     ConvFactory,
     ConvShape,
@@ -22,7 +21,6 @@ from train.networks.sequential import ConvBlock, MobileNetSpec, SequentialBody, 
 __all__ = [
     "NETWORKS",
     "BasicBlock",
-    "Block",
     "Body",
     "BodySpec",
     "ConvBlock",

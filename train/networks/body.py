@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,36 +53,10 @@ class StemShape:
     pool: tuple[int, int, int] | None = None
 
 
-class Block(nn.Module):
-    """A step of a body, which branches can also run side by side.
-
-    ``forward(x, bits)`` is ``finish(main(x, bits), x, bits)``; between the two, methods may exchange
-    channels between branches. ``mixes`` says where the published variant of MBQuant does so.
-    """
-
-    mixes: bool = False
-
-    def main(self, x: Tensor, bits: int) -> Tensor:
-        """Everything up to the addition of the shortcut."""
-        raise NotImplementedError
-
-    def finish(self, main: Tensor, x: Tensor, bits: int) -> Tensor:
-        """The rest of the block, given the result of ``main`` and the block's input."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor, bits: int) -> Tensor:
-        return self.finish(self.main(x, bits), x, bits)
-
-
 class Body(nn.Module):
     """A sequence of blocks: ``[N, stem channels, H, W]`` -> ``[N, width, H', W']``."""
 
     blocks: nn.ModuleList
-
-    def steps(self) -> Iterator[Block]:
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            yield block
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         for block in self.blocks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.networks.body import Block, Body, ConvFactory, ConvShape, NormFactory, StemShape
+from train.networks.body import Body, ConvFactory, ConvShape, NormFactory, StemShape
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,15 @@ class BlockShape:
         )
 
 
-class BasicBlock(Block):
+class BasicBlock(nn.Module):
     """``relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))``.
 
     The shortcut is the identity where the shape stays, and a 1x1 convolution with normalisation,
     quantised like every other one, where it changes. In a half branch the identity is cut after the
     stem, and zeros are appended to it at the end, where the classifier needs all channels.
+
+    Branches can run side by side: between ``main`` and ``finish`` they may exchange channels, which
+    the published variant of MBQuant does where ``mixes`` is set.
     """
 
     def __init__(self, shape: BlockShape, conv: ConvFactory, norm: NormFactory) -> None:
@@ -122,12 +125,17 @@ class BasicBlock(Block):
             self.shortcut = conv(shape.shortcut())
             self.bn_shortcut = norm(shape.out_channels, shape.half_out)
 
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        return self.finish(self.main(x, bits), x, bits)
+
     def main(self, x: Tensor, bits: int) -> Tensor:
+        """Everything up to the addition of the shortcut."""
         hidden = F.relu(self.bn1(self.conv1(x, bits), bits), inplace=True)
         result: Tensor = self.bn2(self.conv2(hidden, bits), bits)
         return result
 
     def finish(self, main: Tensor, x: Tensor, bits: int) -> Tensor:
+        """The rest of the block, given the result of ``main`` and the block's input."""
         identity = x
         if self.shortcut is not None and self.bn_shortcut is not None:
             identity = self.bn_shortcut(self.shortcut(x, bits), bits)
@@ -149,7 +157,7 @@ class ResNetBody(Body):
         self.blocks = nn.ModuleList(BasicBlock(shape, conv, norm) for shape in shapes)
 
 
-class PreActivationBlock(Block):
+class PreActivationBlock(nn.Module):
     """``conv2(relu(bn2(conv1(relu(bn1(x)))))) + shortcut``; the sum is never rectified or clipped.
 
     The projection reads the normalised input, stays in full precision and has no normalisation of

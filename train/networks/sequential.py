@@ -6,12 +6,14 @@ MobileNetV1: Howard et al., arXiv 1704.04861.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.networks.body import Block, Body, ConvFactory, ConvShape, NormFactory, StemShape
+from train.networks.body import Body, ConvFactory, ConvShape, NormFactory, StemShape
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class LayerShape:
     pool: bool = False
 
 
-class ConvBlock(Block):
+class ConvBlock(nn.Module):
     """``pool(relu(bn(conv(x))))``."""
 
     def __init__(self, shape: LayerShape, conv: ConvFactory, norm: NormFactory) -> None:
@@ -45,53 +47,49 @@ class SequentialBody(Body):
 
 
 @dataclass(frozen=True)
-class VGGSpec:
-    """widths, pools: of the convolutions after the stem; half: their widths in a half branch."""
+class SequentialSpec(ABC):
+    """widths: of the dense convolutions after the stem; half: their widths in a half branch."""
 
     stem: StemShape
     widths: tuple[int, ...]
-    pools: tuple[bool, ...]
     half: tuple[int, ...]
 
     @property
     def width(self) -> int:
         return self.widths[-1]
 
+    @abstractmethod
+    def layers(self) -> Iterator[LayerShape]:
+        """In order of execution."""
+
     def body(
         self, conv: ConvFactory, norm: NormFactory, *, published_half: bool, preactivation: bool
     ) -> Body:
-        shapes = []
-        channels = half = self.stem.channels
-        for width, pool, half_width in zip(self.widths, self.pools, self.half, strict=True):
-            shapes.append(LayerShape(ConvShape(channels, width, 3, 1, half, half_width), pool))
-            channels, half = width, half_width
-        return SequentialBody(shapes, conv, norm)
+        return SequentialBody(list(self.layers()), conv, norm)
 
 
 @dataclass(frozen=True)
-class MobileNetSpec:
-    """Pairs of a 3x3 depthwise and a 1x1 convolution.
+class VGGSpec(SequentialSpec):
+    """3x3 convolutions; pools: after which of them the size is halved."""
 
-    widths, strides: of each pair; half: widths of the 1x1 convolutions in a half branch.
-    """
+    pools: tuple[bool, ...]
 
-    stem: StemShape
-    widths: tuple[int, ...]
+    def layers(self) -> Iterator[LayerShape]:
+        channels = half = self.stem.channels
+        for width, pool, half_width in zip(self.widths, self.pools, self.half, strict=True):
+            yield LayerShape(ConvShape(channels, width, 3, 1, half, half_width), pool)
+            channels, half = width, half_width
+
+
+@dataclass(frozen=True)
+class MobileNetSpec(SequentialSpec):
+    """Pairs of a 3x3 depthwise convolution, with its stride, and a 1x1 convolution."""
+
     strides: tuple[int, ...]
-    half: tuple[int, ...]
 
-    @property
-    def width(self) -> int:
-        return self.widths[-1]
-
-    def body(
-        self, conv: ConvFactory, norm: NormFactory, *, published_half: bool, preactivation: bool
-    ) -> Body:
-        shapes = []
+    def layers(self) -> Iterator[LayerShape]:
         channels = half = self.stem.channels
         for width, stride, half_width in zip(self.widths, self.strides, self.half, strict=True):
-            depthwise = ConvShape(channels, channels, 3, stride, half, half, depthwise=True)
-            pointwise = ConvShape(channels, width, 1, 1, half, half_width)
-            shapes += [LayerShape(depthwise), LayerShape(pointwise)]
+            yield LayerShape(ConvShape(channels, channels, 3, stride, half, half, depthwise=True))
+            yield LayerShape(ConvShape(channels, width, 1, 1, half, half_width))
             channels, half = width, half_width
-        return SequentialBody(shapes, conv, norm)
