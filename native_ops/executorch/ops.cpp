@@ -23,8 +23,8 @@ Execution& execution() {
 
 const Parallel& serial() {
   static constexpr Parallel alone{
-      [](void*, int count, Parallel::Task task, void* context) { task(context, 0, count); },
-      nullptr};
+      [](void*, int count, Parallel::Task task, void* context) { task(context, 0, 0, count); },
+      nullptr, 1};
   return alone;
 }
 

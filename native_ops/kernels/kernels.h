@@ -40,10 +40,12 @@ struct ConvShape {
 };
 
 // Splits `count` independent pieces of work over threads. `run` returns when all of them are done.
+// A task learns which of the threads 0 .. threads - 1 it is on, to have scratch of its own.
 struct Parallel {
-  using Task = void (*)(void* context, int begin, int end);
+  using Task = void (*)(void* context, int thread, int begin, int end);
   void (*run)(void* self, int count, Task task, void* context);
   void* self;
+  int threads;
 };
 
 // What a convolution reads; exactly one of `codes` and `stream` is set.

@@ -126,7 +126,7 @@ struct PoolWalk {
   const T* input;
   T* output;
 
-  static void rows(void* context, int begin, int end) {
+  static void rows(void* context, int, int begin, int end) {
     const PoolWalk& walk = *static_cast<const PoolWalk*>(context);
     const PoolShape& shape = walk.shape;
     const size_t channels = shape.channels;

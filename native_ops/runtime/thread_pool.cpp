@@ -20,7 +20,7 @@ ThreadPool::ThreadPool(int threads)
     : parallel_{[](void* self, int count, Parallel::Task task, void* context) {
                   static_cast<ThreadPool*>(self)->run(count, task, context);
                 },
-                this} {
+                this, threads} {
   for (int index = 1; index < threads; ++index) {
     workers_.emplace_back([this, index] { work(index); });
   }
@@ -38,7 +38,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(int count, Parallel::Task task, void* context) {
   if (workers_.empty() || count < 2) {
-    task(context, 0, count);
+    task(context, 0, 0, count);
     return;
   }
   {
@@ -83,7 +83,7 @@ void ThreadPool::run_share(int index) const {
   const int64_t shares = threads();
   const int begin = static_cast<int>(count_ * index / shares);
   const int end = static_cast<int>(count_ * (index + 1) / shares);
-  if (begin < end) task_(context_, begin, end);
+  if (begin < end) task_(context_, index, begin, end);
 }
 
 }  // namespace mbq

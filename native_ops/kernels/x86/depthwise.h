@@ -39,7 +39,7 @@ template <typename Isa, int P>
 }
 
 template <typename Isa>
-void depthwise_rows(void* context, int begin, int end) {
+void depthwise_rows(void* context, int, int begin, int end) {
   constexpr int kPixels = 4;
   const DepthwiseWalk& walk = *static_cast<const DepthwiseWalk*>(context);
   const ConvShape& shape = walk.shape;

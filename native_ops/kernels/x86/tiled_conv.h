@@ -45,7 +45,7 @@ struct Walk {
   int max_pixels[2];       // for one block and for two
 };
 
-void walk_rows(void* context, int begin, int end) {
+void walk_rows(void* context, int, int begin, int end) {
   const Walk& walk = *static_cast<const Walk*>(context);
   const ConvShape& shape = walk.shape;
   const size_t vectors = static_cast<size_t>(walk.input.rows) * walk.input.groups;
