@@ -147,4 +147,16 @@ struct LayerKernels {
   void (*head)(const HeadCall& call, const Parallel& parallel);
 };
 
+// Instruction sets that were built and that this CPU runs, slowest first. Null after the last.
+const LayerKernels* const* available_layers();
+
+// One for each instruction set; null where the compiler does not target it.
+const LayerKernels* portable_layers();
+const LayerKernels* avx2_layers();
+const LayerKernels* avxvnni_layers();
+const LayerKernels* avx512vnni_layers();
+const LayerKernels* neon_layers();
+const LayerKernels* neondot_layers();
+const LayerKernels* neoni8mm_layers();
+
 }  // namespace mbq
