@@ -1,0 +1,21 @@
+// The kernels for AVX-512 with VNNI, each defined where it is written; the table lists them.
+
+#pragma once
+
+#include "../layers.h"
+
+namespace mbq::avx512vnni {
+
+// Convolutions of any shape; see avx512vnni_direct.cpp.
+extern const ConvKernel kDirect;           // weights widened to bytes once
+extern const ConvKernel kDirectUnpacking;  // weights widened whenever they are read
+
+extern const ConvKernel kDepthwise;
+extern const StemKernel kStem;
+
+void stream(const StreamCall& call, const Parallel& parallel);
+void pool_codes(const PoolShape& shape, const CodeImage& input, const CodeImage& output,
+                const Parallel& parallel);
+void head(const HeadCall& call, const Parallel& parallel);
+
+}  // namespace mbq::avx512vnni
