@@ -10,6 +10,9 @@ namespace mbq::avx512vnni {
 extern const ConvKernel kDirect;           // weights widened to bytes once
 extern const ConvKernel kDirectUnpacking;  // weights widened whenever they are read
 
+// Winograd for 3x3 at stride 1 and codes of up to 8 bits; see avx512vnni_f4x4.cpp.
+extern const ConvKernel kF4x4;
+
 extern const ConvKernel kDepthwise;
 extern const StemKernel kStem;
 

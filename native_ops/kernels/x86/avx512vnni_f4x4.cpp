@@ -1,0 +1,366 @@
+// Winograd F(4x4, 3x3) (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2016) in
+// exact integers: 36 products for 16 outputs where the direct sum has 144. It serves the codes that
+// are too wide for F(2x2) in int8: vpdpwssd multiplies pairs of int16, at half of vpdpbusd's rate.
+//
+// With the points 0, 1, -1, 2, -2 and infinity, the input transform B has integer coefficients, the
+// weight transform G only after multiplication by 24, and the output transform A has 1, 2, 4, 8:
+//   24 G: (6,0,0) (-4,-4,-4) (-4,4,-4) (1,2,4) (1,-2,4) (0,0,24)
+//   B^T:  (4,0,-5,0,1,0) (0,-4,-4,1,1,0) (0,4,-4,-1,1,0) (0,-2,-1,2,1,0) (0,2,-1,-2,1,0)
+//         (0,4,0,-5,0,1)
+//   A^T:  (1,1,1,1,1,0) (0,1,-1,2,-2,0) (0,1,1,4,4,0) (0,1,-1,8,-8,1)
+// Applied along both axes, V = B^T d B is within [-32, 68] * 255 and U = 24 G w 24 G^T within
+// 24 * 24 * 3, so both fit int16. A^T (U V) A is 576 times the accumulator. It need not fit int32:
+// everything up to there is exact modulo 2^32, and multiplied by the inverse of 9 modulo 2^32 it
+// becomes 64 times the accumulator, which does fit. The power of two goes into the float32 scale.
+
+#include "avx512vnni_layers.h"
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+
+#include <immintrin.h>
+
+#include "finish_avx512.h"
+
+namespace mbq {
+namespace {
+
+constexpr int kOut = 4, kIn = 6;  // sides of a tile: of outputs, of inputs and taps
+constexpr int kGroup = 7;         // tiles multiplied together: 4 taps of 7 tiles fill 28 registers
+constexpr int kChunk = 32;        // channels in one vector of int16
+constexpr size_t kVector = 64;
+constexpr size_t kStripBytes = 512 * 1024;  // of V, which then stays in the L2 cache
+constexpr int kInverse9 = 954437177;        // 9 * kInverse9 = 1 modulo 2^32
+
+constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
+
+// How the work is cut. Tiles are counted row by row; a strip is a run of tiles whose V is computed
+// and then multiplied by all weights; a group is a run of at most kGroup tiles of a strip.
+struct Plan {
+  int columns, tiles, chunks, pairs, blocks;
+  int strips;
+  bool by_output;  // threads share each strip and split its outputs, else each has its own strips
+  size_t tile_bytes, block_bytes, strip_bytes;
+
+  Plan(const ConvShape& shape, int threads) {
+    columns = ceil_div(shape.out_width(), kOut);
+    tiles = columns * ceil_div(shape.out_height(), kOut);
+    chunks = ceil_div(shape.inputs, kChunk);
+    pairs = ceil_div(shape.inputs, 2);
+    blocks = ceil_div(shape.outputs, kOutputBlock);
+    tile_bytes = kIn * kIn * chunks * kVector;
+    block_bytes = kIn * kIn * pairs * kVector;
+    strips = static_cast<int>((tiles * tile_bytes + kStripBytes - 1) / kStripBytes);
+    by_output = strips < threads;
+    if (!by_output) strips = ceil_div(strips, threads) * threads;
+    if (strips > tiles) strips = tiles;
+    strip_bytes = ceil_div(tiles, strips) * tile_bytes;
+  }
+  int strip_begin(int strip) const {
+    return static_cast<int>(static_cast<int64_t>(tiles) * strip / strips);
+  }
+};
+
+struct Strip {
+  int begin, tiles, groups;
+
+  Strip(const Plan& plan, int strip)
+      : begin(plan.strip_begin(strip)),
+        tiles(plan.strip_begin(strip + 1) - begin),
+        groups(ceil_div(tiles, kGroup)) {}
+  // First tile of a group, counted from the strip's first.
+  int group(int index) const { return tiles * index / groups; }
+};
+
+// ---- weights ----
+
+struct Words6 {
+  __m512i at[kIn];
+};
+
+// 24 G.
+[[gnu::always_inline]] inline Words6 transform_weights(__m512i g0, __m512i g1, __m512i g2) {
+  const __m512i twice1 = _mm512_add_epi16(g1, g1), four1 = _mm512_slli_epi16(g1, 2);
+  const __m512i ends = _mm512_slli_epi16(_mm512_add_epi16(g0, g2), 2);
+  const __m512i far = _mm512_add_epi16(g0, _mm512_slli_epi16(g2, 2));
+  const __m512i minus = _mm512_sub_epi16(_mm512_setzero_si512(), ends);
+  return {{_mm512_mullo_epi16(g0, _mm512_set1_epi16(6)), _mm512_sub_epi16(minus, four1),
+           _mm512_add_epi16(minus, four1), _mm512_add_epi16(far, twice1),
+           _mm512_sub_epi16(far, twice1), _mm512_mullo_epi16(g2, _mm512_set1_epi16(24))}};
+}
+
+// Where tap j of a row stands: the taps 1 to 4, which are multiplied together, then 0 and 5.
+constexpr int kPlace[kIn] = {4, 0, 1, 2, 3, 5};
+
+// U: for each block of 16 outputs and each row of taps, first the taps 1 to 4 of all pairs of
+// channels, then the taps 0 and 5; each a vector of 16 pairs of int16. In the order of use.
+void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+  const Plan plan(shape, 1);
+  const int groups = ceil_div(shape.inputs, kCodesPerByte);
+  const size_t row_bytes = kIn * plan.pairs * kVector;
+  uint8_t* to = static_cast<uint8_t*>(prepared);
+  for (int block = 0; block < plan.blocks; ++block, to += plan.block_bytes) {
+    const uint8_t* const codes = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
+    for (int pair = 0; pair < plan.pairs; ++pair) {
+      const __m128i shift = _mm_cvtsi32_si128(pair % 2 * 4);
+      const __m512i mask = _mm512_set1_epi32(2 * pair + 1 < shape.inputs ? -1 : 0xffff);
+      __m512i weight[9];
+      for (int tap = 0; tap < 9; ++tap) {
+        const uint8_t* const bytes = codes + (tap * groups + pair / 2) * kOutputBlock;
+        const __m512i both = _mm512_srl_epi32(
+            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))), shift);
+        // Bits 2 and 3, shifted by 14, become the code of the upper half.
+        const __m512i code = _mm512_and_si512(_mm512_or_si512(both, _mm512_slli_epi32(both, 14)),
+                                              _mm512_set1_epi32(0x00030003));
+        const __m512i value = _mm512_sub_epi16(_mm512_add_epi16(code, code), _mm512_set1_epi16(3));
+        weight[tap] = _mm512_and_si512(value, mask);
+      }
+      Words6 down[3];
+      for (int x = 0; x < 3; ++x) {
+        down[x] = transform_weights(weight[x], weight[3 + x], weight[6 + x]);
+      }
+      for (int i = 0; i < kIn; ++i) {
+        const Words6 taps = transform_weights(down[0].at[i], down[1].at[i], down[2].at[i]);
+        uint8_t* const middle = to + i * row_bytes + pair * 4 * kVector;
+        uint8_t* const outer = to + i * row_bytes + (plan.pairs * 4 + pair * 2) * kVector;
+        for (int j = 1; j < 5; ++j) _mm512_store_si512(middle + (j - 1) * kVector, taps.at[j]);
+        _mm512_store_si512(outer, taps.at[0]);
+        _mm512_store_si512(outer + kVector, taps.at[5]);
+      }
+    }
+  }
+}
+
+// ---- inputs ----
+
+// B^T.
+[[gnu::always_inline]] inline Words6 transform_inputs(const Words6& d) {
+  const __m512i a = _mm512_sub_epi16(d.at[4], _mm512_slli_epi16(d.at[2], 2));
+  const __m512i b = _mm512_sub_epi16(d.at[3], _mm512_slli_epi16(d.at[1], 2));
+  const __m512i c = _mm512_sub_epi16(d.at[4], d.at[2]);
+  const __m512i half = _mm512_sub_epi16(d.at[3], d.at[1]);
+  const __m512i e = _mm512_add_epi16(half, half);
+  const __m512i first = _mm512_slli_epi16(_mm512_sub_epi16(d.at[0], d.at[2]), 2);
+  const __m512i last = _mm512_sub_epi16(d.at[5], d.at[3]);
+  return {{_mm512_add_epi16(first, c), _mm512_add_epi16(a, b), _mm512_sub_epi16(a, b),
+           _mm512_add_epi16(c, e), _mm512_sub_epi16(c, e),
+           _mm512_sub_epi16(last, _mm512_add_epi16(e, e))}};
+}
+
+// V of a group: for each row of taps and each chunk of channels, the taps in the order of kPlace,
+// of all tiles of the group: one vector of 32 channels.
+void transform_group(const ConvCall& call, const Plan& plan, int first, int tiles, uint8_t* v) {
+  const ConvShape& shape = call.shape;
+  const CodeImage& image = call.input;
+  // What lies behind these only enters outputs that are not written.
+  const int last_y = shape.height + image.border - 1, last_x = shape.width + image.border - 1;
+  const size_t tap_bytes = tiles * kVector;
+  const size_t row_bytes = kIn * plan.chunks * tap_bytes;
+  for (int t = 0; t < tiles; ++t, v += kVector) {
+    const uint8_t* row[kIn];
+    ptrdiff_t column[kIn];
+    for (int i = 0; i < kIn; ++i) {
+      const int y = (first + t) / plan.columns * kOut - shape.pad + i;
+      const int x = (first + t) % plan.columns * kOut - shape.pad + i;
+      row[i] = image.origin + (y < last_y ? y : last_y) * static_cast<ptrdiff_t>(image.row);
+      column[i] = (x < last_x ? x : last_x) * static_cast<ptrdiff_t>(image.pixel);
+    }
+    for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+      Words6 down[kIn];
+      for (int j = 0; j < kIn; ++j) {
+        Words6 d;
+        for (int i = 0; i < kIn; ++i) {
+          const uint8_t* const from = row[i] + column[j] + chunk * kChunk;
+          d.at[i] =
+              _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+        }
+        down[j] = transform_inputs(d);
+      }
+      uint8_t* to = v + chunk * kIn * tap_bytes;
+      for (int i = 0; i < kIn; ++i, to += row_bytes) {
+        Words6 d;
+        for (int j = 0; j < kIn; ++j) d.at[j] = down[j].at[i];
+        const Words6 taps = transform_inputs(d);
+        for (int j = 0; j < kIn; ++j) {
+          _mm512_store_si512(to + kPlace[j] * tap_bytes, taps.at[j]);
+        }
+      }
+    }
+  }
+}
+
+// ---- products ----
+
+// acc[j][t] += sum over channels of U[j] * V[j][t] for `J` taps that lie side by side. In assembly
+// because the compiler, left to itself, does not keep 28 sums in registers.
+template <int J, int T>
+[[gnu::always_inline]] inline void multiply(__m512i (&acc)[J][T], const uint8_t* v,
+                                            const uint8_t* u, int pairs) {
+  for (int left = pairs; left > 0; left -= kChunk / 2, v += kIn * T * kVector) {
+    const uint8_t* const end = v + (left < kChunk / 2 ? left : kChunk / 2) * 4;
+    for (const uint8_t* from = v; from != end; from += 4, u += J * kVector) {
+      for (int j = 0; j < J; ++j) {
+        const __m512i weight = _mm512_load_si512(u + j * kVector);
+        for (int t = 0; t < T; ++t) {
+          using Pair = const int32_t __attribute__((may_alias));
+          asm("vpdpwssd %2%{1to16%}, %1, %0"
+              : "+v"(acc[j][t])
+              : "v"(weight), "m"(*reinterpret_cast<Pair*>(from + (j * T + t) * kVector)));
+        }
+      }
+    }
+  }
+}
+
+// A^T, where middle holds the taps 1 to 4; outer receives the taps 0 and 5 on top of what it holds.
+struct Rows4 {
+  __m512i at[kOut];
+};
+[[gnu::always_inline]] inline Rows4 transform_outputs(__m512i m1, __m512i m2, __m512i m3,
+                                                      __m512i m4) {
+  const __m512i sum1 = _mm512_add_epi32(m1, m2), difference1 = _mm512_sub_epi32(m1, m2);
+  const __m512i sum2 = _mm512_add_epi32(m3, m4), difference2 = _mm512_sub_epi32(m3, m4);
+  return {{_mm512_add_epi32(sum1, sum2),
+           _mm512_add_epi32(difference1, _mm512_slli_epi32(difference2, 1)),
+           _mm512_add_epi32(sum1, _mm512_slli_epi32(sum2, 2)),
+           _mm512_add_epi32(difference1, _mm512_slli_epi32(difference2, 3))}};
+}
+
+// 16 outputs of T tiles.
+template <bool kDirect, int T>
+void multiply_group(const ConvCall& call, const Plan& plan, const uint8_t* v, const uint8_t* u,
+                    int first, const Finish& finish) {
+  // Rows of taps, transformed along the row.
+  __m512i rows[kIn][kOut][T];
+  for (int i = 0; i < kIn; ++i, v += kIn * plan.chunks * T * kVector) {
+    __m512i middle[4][T];
+    for (int j = 0; j < 4; ++j) {
+      for (int t = 0; t < T; ++t) middle[j][t] = _mm512_setzero_si512();
+    }
+    multiply(middle, v, u, plan.pairs);
+    u += plan.pairs * 4 * kVector;
+    // The outer taps enter one output each: they are summed on top of what the others gave it.
+    __m512i outer[2][T];
+    for (int t = 0; t < T; ++t) {
+      const Rows4 out = transform_outputs(middle[0][t], middle[1][t], middle[2][t], middle[3][t]);
+      outer[0][t] = out.at[0];
+      rows[i][1][t] = out.at[1];
+      rows[i][2][t] = out.at[2];
+      outer[1][t] = out.at[3];
+    }
+    multiply(outer, v + 4 * T * kVector, u, plan.pairs);
+    u += plan.pairs * 2 * kVector;
+    for (int t = 0; t < T; ++t) {
+      rows[i][0][t] = outer[0][t];
+      rows[i][3][t] = outer[1][t];
+    }
+  }
+  const __m512i inverse = _mm512_set1_epi32(kInverse9);
+  const int out_height = call.shape.out_height(), out_width = call.shape.out_width();
+  for (int t = 0; t < T; ++t) {
+    const int y = (first + t) / plan.columns * kOut, x = (first + t) % plan.columns * kOut;
+    for (int c = 0; c < kOut && x + c < out_width; ++c) {
+      Rows4 out = transform_outputs(rows[1][c][t], rows[2][c][t], rows[3][c][t], rows[4][c][t]);
+      out.at[0] = _mm512_add_epi32(out.at[0], rows[0][c][t]);
+      out.at[3] = _mm512_add_epi32(out.at[3], rows[5][c][t]);
+      for (int r = 0; r < kOut; ++r) {
+        if (y + r < out_height) {
+          finish.operator()<kDirect>(_mm512_mullo_epi32(out.at[r], inverse), y + r, x + c);
+        }
+      }
+    }
+  }
+}
+
+using MultiplyGroup = void (*)(const ConvCall&, const Plan&, const uint8_t*, const uint8_t*, int,
+                               const Finish&);
+template <bool kDirect>
+constexpr MultiplyGroup kMultiplyGroup[kGroup] = {
+    multiply_group<kDirect, 1>, multiply_group<kDirect, 2>, multiply_group<kDirect, 3>,
+    multiply_group<kDirect, 4>, multiply_group<kDirect, 5>, multiply_group<kDirect, 6>,
+    multiply_group<kDirect, 7>};
+
+struct Walk {
+  const ConvCall& call;
+  const Plan& plan;
+  int strip;
+
+  void transform(const Strip& strip, int begin, int end, uint8_t* v) const {
+    for (int g = begin; g < end; ++g) {
+      const int first = strip.group(g);
+      transform_group(call, plan, strip.begin + first, strip.group(g + 1) - first,
+                      v + first * plan.tile_bytes);
+    }
+  }
+
+  void multiply(const Strip& strip, int begin, int end, const uint8_t* v) const {
+    const MultiplyGroup* const tiles =
+        call.output.direct ? kMultiplyGroup<true> : kMultiplyGroup<false>;
+    const uint8_t* u = static_cast<const uint8_t*>(call.prepared) + begin * plan.block_bytes;
+    for (int block = begin; block < end; ++block, u += plan.block_bytes) {
+      const Finish finish(call.output, call.shape, block * kOutputBlock, 1.0f / 64);
+      for (int g = 0; g < strip.groups; ++g) {
+        const int first = strip.group(g);
+        tiles[strip.group(g + 1) - first - 1](call, plan, v + first * plan.tile_bytes, u,
+                                              strip.begin + first, finish);
+      }
+    }
+  }
+
+  static void strips(void* context, int thread, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    uint8_t* const v = static_cast<uint8_t*>(walk.call.scratch) + thread * walk.plan.strip_bytes;
+    for (int index = begin; index < end; ++index) {
+      const Strip strip(walk.plan, index);
+      walk.transform(strip, 0, strip.groups, v);
+      walk.multiply(strip, 0, walk.plan.blocks, v);
+    }
+  }
+  static void groups(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    walk.transform(Strip(walk.plan, walk.strip), begin, end,
+                   static_cast<uint8_t*>(walk.call.scratch));
+  }
+  static void blocks(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    walk.multiply(Strip(walk.plan, walk.strip), begin, end,
+                  static_cast<const uint8_t*>(walk.call.scratch));
+  }
+};
+
+void run(const ConvCall& call, const Parallel& parallel) {
+  const Plan plan(call.shape, parallel.threads);
+  Walk walk{call, plan, 0};
+  if (!plan.by_output) {
+    parallel.run(parallel.self, plan.strips, Walk::strips, &walk);
+    return;
+  }
+  for (; walk.strip < plan.strips; ++walk.strip) {
+    parallel.run(parallel.self, Strip(plan, walk.strip).groups, Walk::groups, &walk);
+    parallel.run(parallel.self, plan.blocks, Walk::blocks, &walk);
+  }
+}
+
+// 64 times the accumulator has to fit int32, and V int16.
+bool supports(const ConvShape& shape, int highest) {
+  return shape.kernel_height == 3 && shape.kernel_width == 3 && shape.stride == 1 &&
+         highest <= 255 && int64_t{64} * 27 * shape.inputs * highest <= INT32_MAX;
+}
+
+size_t prepared_bytes(const ConvShape& shape) {
+  const Plan plan(shape, 1);
+  return plan.blocks * plan.block_bytes;
+}
+
+size_t scratch_bytes(const ConvShape& shape, int threads) {
+  const Plan plan(shape, threads);
+  return plan.strip_bytes * (plan.by_output ? 1 : threads);
+}
+
+}  // namespace
+
+const ConvKernel avx512vnni::kF4x4{
+    "u8s2_conv3x3s1_f4x4_7x16__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
+
+}  // namespace mbq
+
+#endif
