@@ -1,0 +1,74 @@
+#include "roofline.h"
+
+#include <chrono>
+
+namespace mbq {
+namespace {
+
+constexpr int kMostRooflines = 8;
+constexpr int kRuns = 20;
+constexpr double kSecondsOfRun = 1e-3;
+
+// Products of an 8-bit code and a weight, summed in 32 bits, as the compiler vectorises them for
+// the plainest CPU of this architecture.
+constexpr int kLanes = 64;
+constexpr int kSteps = 4;
+
+int32_t run_portable(int64_t rounds) {
+  int32_t sums[kLanes] = {};
+  int16_t codes[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) codes[lane] = static_cast<int16_t>(lane + 1);
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (int step = 0; step < kSteps; ++step) {
+      const auto weight = static_cast<int16_t>((round + step) % 4);
+      for (int lane = 0; lane < kLanes; ++lane) sums[lane] += codes[lane] * weight;
+    }
+  }
+  int32_t sum = 0;
+  for (const int32_t value : sums) sum += value;
+  return sum;
+}
+
+constexpr Roofline kPortable{"portable", true, int64_t{kLanes} * kSteps, run_portable};
+
+struct Available {
+  const Roofline* rooflines[kMostRooflines + 1] = {};
+
+  Available() {
+    int count = 0;
+    rooflines[count++] = &kPortable;
+    for (const Roofline* const* family : {x86_rooflines(), arm_rooflines()}) {
+      for (; *family != nullptr; ++family) {
+        if ((*family)->supported) rooflines[count++] = *family;
+      }
+    }
+  }
+};
+
+double seconds_of(const Roofline& roofline, int64_t rounds) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  volatile int32_t kept = roofline.run(rounds);
+  static_cast<void>(kept);
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+const Roofline* const* available_rooflines() {
+  static const Available available;
+  return available.rooflines;
+}
+
+double measure_roofline(const Roofline& roofline) {
+  int64_t rounds = 64;
+  while (seconds_of(roofline, rounds) < kSecondsOfRun) rounds *= 2;
+  double best = seconds_of(roofline, rounds);
+  for (int run = 1; run < kRuns; ++run) {
+    const double seconds = seconds_of(roofline, rounds);
+    if (seconds < best) best = seconds;
+  }
+  return static_cast<double>(roofline.macs * rounds) / best;
+}
+
+}  // namespace mbq
