@@ -1,0 +1,45 @@
+// The table for ARMv8.0.
+
+#include "../layers.h"
+
+#if defined(__aarch64__)
+
+#include "neon_direct.h"
+#include "neon_shared.h"
+
+namespace mbq {
+namespace {
+
+constexpr ConvKernel kByteDirect =
+    Direct<ByteTile<3>, true>::kernel("u2s2_conv_direct_mla_4x4__neon");
+constexpr ConvKernel kByteDirect3 =
+    Direct<ByteTile<7>, true>::kernel("u3s2_conv_direct_mla_4x4__neon");
+constexpr ConvKernel kLongDirect =
+    Direct<LongTile<false>, true>::kernel("u7s2_conv_direct_smlal_4x4__neon");
+constexpr ConvKernel kLongUnpacking =
+    Direct<LongTile<true>, false>::kernel("u8s2_conv_direct_unpack_smlal_4x4__neon");
+constexpr ConvKernel kLongCentred =
+    Direct<LongTile<true>, true>::kernel("u8s2_conv_direct_smlal_4x4__neon");
+
+constexpr const ConvKernel* kConv[] = {&kByteDirect,    &kByteDirect3, &kLongDirect,
+                                       &kLongUnpacking, &kLongCentred, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
+
+}  // namespace
+
+const LayerKernels* neon_layers() {
+  static constexpr LayerKernels layers{"neon",      kConv,           kDepthwise, kStem,
+                                       neon_stream, neon_pool_codes, neon_head};
+  return &layers;
+}
+
+}  // namespace mbq
+
+#else
+
+namespace mbq {
+const LayerKernels* neon_layers() { return nullptr; }
+}  // namespace mbq
+
+#endif

@@ -1,0 +1,40 @@
+// The table for ARMv8.2 with the dot product extension.
+
+#include "../layers.h"
+
+#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+
+#include "neon_shared.h"
+#include "neondot_direct.h"
+
+namespace mbq {
+namespace {
+
+constexpr ConvKernel kDirect =
+    Direct<DotTile<false>, true>::kernel("u7s2_conv_direct_4x16__neondot");
+constexpr ConvKernel kUnpacking =
+    Direct<DotTile<true>, false>::kernel("u8s2_conv_direct_unpack_4x16__neondot");
+constexpr ConvKernel kCentred =
+    Direct<DotTile<true>, true>::kernel("u8s2_conv_direct_4x16__neondot");
+
+constexpr const ConvKernel* kConv[] = {&kDirect, &kUnpacking, &kCentred, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
+
+}  // namespace
+
+const LayerKernels* neondot_layers() {
+  static constexpr LayerKernels layers{"neondot",   kConv,           kDepthwise, kStem,
+                                       neon_stream, neon_pool_codes, neon_head};
+  return &layers;
+}
+
+}  // namespace mbq
+
+#else
+
+namespace mbq {
+const LayerKernels* neondot_layers() { return nullptr; }
+}  // namespace mbq
+
+#endif

@@ -1,0 +1,37 @@
+// The table for ARMv8.2 with the dot product and int8 matrix extensions.
+
+#include "../layers.h"
+
+#if defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
+
+#include "neon_shared.h"
+#include "neoni8mm_direct.h"
+
+namespace mbq {
+namespace {
+
+constexpr ConvKernel kUnpacking =
+    Direct<MatrixTile, false>::kernel("u8s2_conv_direct_unpack_8x8__neoni8mm");
+constexpr ConvKernel kDirect = Direct<MatrixTile, true>::kernel("u8s2_conv_direct_8x8__neoni8mm");
+
+constexpr const ConvKernel* kConv[] = {&kUnpacking, &kDirect, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
+
+}  // namespace
+
+const LayerKernels* neoni8mm_layers() {
+  static constexpr LayerKernels layers{"neoni8mm",  kConv,           kDepthwise, kStem,
+                                       neon_stream, neon_pool_codes, neon_head};
+  return &layers;
+}
+
+}  // namespace mbq
+
+#else
+
+namespace mbq {
+const LayerKernels* neoni8mm_layers() { return nullptr; }
+}  // namespace mbq
+
+#endif
