@@ -157,10 +157,48 @@ void neon_pool_codes(const PoolShape& shape, const CodeImage& input, const CodeI
   parallel.run(parallel.self, shape.out_height(), pool_rows, &walk);
 }
 
-// mbq::head works on lanes in a fixed order already, which compilers keep in vectors.
+// Lanes are channels, in the pool and in the 16 partial sums of each class; lanes of the classifier
+// that do not exist hold 0, whose products leave a sum as it is.
 void neon_head(const HeadCall& call, const Parallel&) {
-  head(call.streams, call.count, call.pixels, call.channels, call.weight, call.bias, call.classes,
-       call.mean, call.pooled, call.logits);
+  const float by_pixels = 1.0f / static_cast<float>(call.pixels);
+  const float by_streams = 1.0f / static_cast<float>(call.count);
+  for (int c = 0; c < call.channels; c += 16) {
+    const int present = call.channels - c;
+    Sixteen all{};
+    for (float32x4_t& part : all.part) part = vdupq_n_f32(0.0f);
+    for (int s = 0; s < call.count; ++s) {
+      Sixteen total = all, pixel;
+      for (float32x4_t& part : total.part) part = vdupq_n_f32(0.0f);
+      const float* from = call.streams[s] + c;
+      for (int p = 0; p < call.pixels; ++p, from += call.channels) {
+        pixel.load(from, present);
+        for (int i = 0; i < 4; ++i) total.part[i] = vaddq_f32(total.part[i], pixel.part[i]);
+      }
+      for (int i = 0; i < 4; ++i) {
+        all.part[i] = vaddq_f32(all.part[i], vmulq_n_f32(total.part[i], by_pixels));
+      }
+    }
+    if (call.mean) {
+      for (float32x4_t& part : all.part) part = vmulq_n_f32(part, by_streams);
+    }
+    all.store(call.pooled + c, present);
+  }
+  for (int n = 0; n < call.classes; ++n) {
+    Sixteen sums, pooled, weight;
+    for (float32x4_t& part : sums.part) part = vdupq_n_f32(0.0f);
+    const float* const row = call.weight + static_cast<size_t>(n) * call.channels;
+    for (int c = 0; c < call.channels; c += 16) {
+      pooled.load(call.pooled + c, call.channels - c);
+      weight.load(row + c, call.channels - c);
+      for (int i = 0; i < 4; ++i) {
+        sums.part[i] = vaddq_f32(sums.part[i], vmulq_f32(pooled.part[i], weight.part[i]));
+      }
+    }
+    float partial[16], sum = 0.0f;
+    sums.store(partial, 16);
+    for (const float value : partial) sum += value;
+    call.logits[n] = sum + call.bias[n];
+  }
 }
 
 }  // namespace mbq

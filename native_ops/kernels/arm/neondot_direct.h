@@ -6,6 +6,7 @@
 #pragma once
 
 #include "direct_neon.h"
+#include "ordered_neon.h"
 
 namespace mbq {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 template <bool kCentred>
 struct DotTile {
   static constexpr int kPixels = 4, kOutputs = 16, kInputs = 4;
+  static constexpr int kAhead = 2;
   static constexpr int kHighest = kCentred ? 255 : 127;
   static constexpr int kCentre = kCentred ? 128 : 0;
 
@@ -26,14 +28,14 @@ struct DotTile {
     return vreinterpretq_s8_u8(kCentred ? veorq_u8(codes, vdupq_n_u8(0x80)) : codes);
   }
 
+  // The weights of 4 outputs are loaded kAhead groups of SDOT before they are needed.
   template <int kLane>
   [[gnu::always_inline]] static void step(int32x4_t acc[4][4], const int8x16_t codes[4],
-                                          const int8_t* weights) {
+                                          int8x16_t weight[4], const int8_t* weights, bool last) {
     for (int v = 0; v < 4; ++v) {
-      const int8x16_t weight = vld1q_s8(weights + 64 * kLane + 16 * v);
-      for (int p = 0; p < 4; ++p) {
-        acc[p][v] = vdotq_laneq_s32(acc[p][v], weight, codes[p], kLane);
-      }
+      const int ahead = v + kAhead, vector = 4 * kLane + ahead;
+      if (!last || ahead < 4) weight[ahead % 4] = load_bytes(weights + 16 * vector);
+      for (int p = 0; p < 4; ++p) dot<kLane>(acc[p][v], weight[v], codes[p]);
     }
   }
 
@@ -54,13 +56,15 @@ struct DotTile {
         for (; left >= 16; left -= 16, weights += 256) {
           asm volatile("// LLVM-MCA-BEGIN neondot_direct_4x16 1024");
           for (int p = 0; p < 4; ++p) {
-            codes[p] = centred(vld1q_u8(pixel[p]));
+            codes[p] = centred(vreinterpretq_u8_s8(load_bytes(pixel[p])));
             pixel[p] += 16;
           }
-          step<0>(acc, codes, weights);
-          step<1>(acc, codes, weights);
-          step<2>(acc, codes, weights);
-          step<3>(acc, codes, weights);
+          int8x16_t weight[4];
+          for (int v = 0; v < kAhead; ++v) weight[v] = load_bytes(weights + 16 * v);
+          step<0>(acc, codes, weight, weights, false);
+          step<1>(acc, codes, weight, weights, false);
+          step<2>(acc, codes, weight, weights, false);
+          step<3>(acc, codes, weight, weights, true);
           asm volatile("// LLVM-MCA-END");
         }
         for (; left > 0; left -= 4, weights += 64) {
@@ -70,7 +74,9 @@ struct DotTile {
             codes[p] = centred(vreinterpretq_u8_u32(vdupq_n_u32(word)));
             pixel[p] += 4;
           }
-          step<0>(acc, codes, weights);
+          int8x16_t weight[4];
+          for (int v = 0; v < kAhead; ++v) weight[v] = load_bytes(weights + 16 * v);
+          step<0>(acc, codes, weight, weights, true);
         }
       }
     }

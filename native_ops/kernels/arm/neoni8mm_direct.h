@@ -5,6 +5,7 @@
 #pragma once
 
 #include "direct_neon.h"
+#include "ordered_neon.h"
 
 namespace mbq {
 namespace {
@@ -20,12 +21,23 @@ struct MatrixTile {
            o % 8 * 2 + group % 2;
   }
 
-  [[gnu::always_inline]] static void step(int32x4_t acc[4][4], const uint8x16_t codes[4],
+  // kHalves times 8 inputs: codes[half][pair of pixels]. The weights of 2 outputs are loaded kAhead
+  // groups of USMMLA before they are needed.
+  template <int kHalves>
+  [[gnu::always_inline]] static void step(int32x4_t acc[4][4], const uint8x16_t codes[kHalves][4],
                                           const int8_t* weights) {
-    for (int o = 0; o < 4; ++o) {
-      const int8x16_t weight = vld1q_s8(weights + 16 * o);
-      for (int p = 0; p < 4; ++p) acc[p][o] = vusmmlaq_s32(acc[p][o], codes[p], weight);
+    constexpr int kAhead = 2;
+    int8x16_t weight[4];
+    for (int o = 0; o < kAhead; ++o) weight[o] = load_bytes(weights + 16 * o);
+    for (int i = 0; i < 4 * kHalves; ++i) {
+      const int ahead = i + kAhead;
+      if (ahead < 4 * kHalves) weight[ahead % 4] = load_bytes(weights + 16 * ahead);
+      for (int p = 0; p < 4; ++p) matrix(acc[p][i % 4], codes[i / 4][p], weight[i % 4]);
     }
+  }
+
+  [[gnu::always_inline]] static uint8x16_t load_codes(const uint8_t* from) {
+    return vreinterpretq_u8_s8(load_bytes(from));
   }
 
   [[gnu::always_inline]] static uint8x16_t halves(uint8x16_t first, uint8x16_t second, bool high) {
@@ -46,24 +58,23 @@ struct MatrixTile {
         int left = window.bytes;
         for (; left >= 16; left -= 16, weights += 128, offset += 16) {
           asm volatile("// LLVM-MCA-BEGIN neoni8mm_direct_8x8 1024");
-          uint8x16_t low[4], high[4];
+          uint8x16_t codes[2][4];
           for (int p = 0; p < 4; ++p) {
-            const uint8x16_t first = vld1q_u8(from[2 * p] + offset);
-            const uint8x16_t second = vld1q_u8(from[2 * p + 1] + offset);
-            low[p] = halves(first, second, false);
-            high[p] = halves(first, second, true);
+            const uint8x16_t first = load_codes(from[2 * p] + offset);
+            const uint8x16_t second = load_codes(from[2 * p + 1] + offset);
+            codes[0][p] = halves(first, second, false);
+            codes[1][p] = halves(first, second, true);
           }
-          step(acc, low, weights);
-          step(acc, high, weights + 64);
+          step<2>(acc, codes, weights);
           asm volatile("// LLVM-MCA-END");
         }
         if (left > 0) {
-          uint8x16_t codes[4];
+          uint8x16_t codes[1][4];
           for (int p = 0; p < 4; ++p) {
-            codes[p] =
+            codes[0][p] =
                 vcombine_u8(vld1_u8(from[2 * p] + offset), vld1_u8(from[2 * p + 1] + offset));
           }
-          step(acc, codes, weights);
+          step<1>(acc, codes, weights);
           weights += 64;
         }
       }
