@@ -25,11 +25,9 @@
 namespace mbq {
 namespace {
 
-inline constexpr int kStepBytes = 4 * 64;           // of U: 4 taps, 16 outputs, 4 channels
-inline constexpr int kStartBytes = 4 * 64;          // start values of the taps of the first step
-inline constexpr float kF2x2Factor = 1.0f / 8;      // accumulators hold 8 times the sum
-inline constexpr int kPrefetchL1 = 8 * kStepBytes;  // ahead of use
-inline constexpr int kPrefetchL2 = 64 * kStepBytes;
+inline constexpr int kStepBytes = 4 * 64;       // of U: 4 taps, 16 outputs, 4 channels
+inline constexpr int kStartBytes = 4 * 64;      // start values of the taps of the first step
+inline constexpr float kF2x2Factor = 1.0f / 8;  // accumulators hold 8 times the sum
 
 // Pixel of a tile's top left output.
 struct TilePlace {
@@ -142,13 +140,16 @@ struct Tiles {
     const size_t stride = group.tap_stride;
     const uint8_t* v = group.v + 4 * kStep * stride;
     for (int left = group.groups; left > 0; left -= kBytes / 4, v += group.chunk_stride) {
+      const uint8_t *v0 = v, *v1 = v0 + stride, *v2 = v1 + stride, *v3 = v2 + stride;
       const uint8_t* const end = v + 4 * (left < kBytes / 4 ? left : kBytes / 4);
-      for (const uint8_t* from = v; from != end; from += 4, u += kStepBytes) {
-#pragma GCC unroll 4
-        for (int t = 0; t < 4; ++t) {
-          multiply<kStep, kBytes>(t, from + t * stride, _mm512_load_si512(u + 64 * t));
-          _mm_prefetch(u + 64 * t + kPrefetchL1, _MM_HINT_T0);
-        }
+      while (v0 != end) {
+        // Opaque, or the compiler keeps an address for each tile of each tap.
+        asm("" : "+r"(v0), "+r"(v1), "+r"(v2), "+r"(v3));
+        multiply<kStep, kBytes>(0, v0, _mm512_load_si512(u));
+        multiply<kStep, kBytes>(1, v1, _mm512_load_si512(u + 64));
+        multiply<kStep, kBytes>(2, v2, _mm512_load_si512(u + 128));
+        multiply<kStep, kBytes>(3, v3, _mm512_load_si512(u + 192));
+        v0 += 4, v1 += 4, v2 += 4, v3 += 4, u += kStepBytes;
       }
     }
     return u;
