@@ -36,7 +36,7 @@ constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
 // How the work is cut. Tiles are counted row by row; a strip is a run of tiles whose V is computed
 // and then multiplied by all weights; a group is a run of at most kGroup tiles of a strip.
 struct Plan {
-  int columns, tiles, chunks, pairs, blocks;
+  int columns, tiles, chunks, pairs, blocks, units;
   int strips;
   bool by_output;  // threads share each strip and split its outputs, else each has its own strips
   size_t tile_bytes, block_bytes, strip_bytes;
@@ -47,6 +47,7 @@ struct Plan {
     chunks = ceil_div(shape.inputs, kChunk);
     pairs = ceil_div(shape.inputs, 2);
     blocks = ceil_div(shape.outputs, kOutputBlock);
+    units = ceil_div(blocks, 2);
     tile_bytes = kIn * kIn * chunks * kVector;
     block_bytes = kIn * kIn * pairs * kVector;
     strips = static_cast<int>((tiles * tile_bytes + kStripBytes - 1) / kStripBytes);
@@ -88,17 +89,31 @@ struct Words6 {
            _mm512_sub_epi16(far, twice1), _mm512_mullo_epi16(g2, _mm512_set1_epi16(24))}};
 }
 
-// Where tap j of a row stands: the taps 1 to 4, which are multiplied together, then 0 and 5.
+// Where tap j of a row stands: the taps 1 to 4, which the output transform joins, then 0 and 5.
 constexpr int kPlace[kIn] = {4, 0, 1, 2, 3, 5};
 
-// U: for each block of 16 outputs and each row of taps, first the taps 1 to 4 of all pairs of
-// channels, then the taps 0 and 5; each a vector of 16 pairs of int16. In the order of use.
+// U: for each unit of one or two blocks of 16 outputs and each row of taps, in the order of use:
+// steps of `step` taps each that are multiplied side by side, and for each pair of channels those
+// taps of the unit's blocks, each a vector of 16 pairs of int16.
+struct Unit {
+  int blocks, step;
+
+  // Two blocks share what is loaded of V; alone, a block leaves registers for more taps.
+  Unit(const Plan& plan, int first_block)
+      : blocks(plan.blocks - first_block >= 2 ? 2 : 1), step(blocks == 2 ? 2 : 4) {}
+  size_t vector(int pairs, int pair, int place, int block) const {
+    const int begin = place / step * step, taps = begin == 4 ? 2 : step;
+    return static_cast<size_t>(begin * pairs + pair * taps + place - begin) * blocks + block;
+  }
+};
+
 void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
   const Plan plan(shape, 1);
   const int groups = ceil_div(shape.inputs, kCodesPerByte);
-  const size_t row_bytes = kIn * plan.pairs * kVector;
-  uint8_t* to = static_cast<uint8_t*>(prepared);
-  for (int block = 0; block < plan.blocks; ++block, to += plan.block_bytes) {
+  for (int block = 0; block < plan.blocks; ++block) {
+    const Unit unit(plan, block / 2 * 2);
+    const size_t row_bytes = kIn * plan.pairs * unit.blocks * kVector;
+    uint8_t* const to = static_cast<uint8_t*>(prepared) + block / 2 * 2 * plan.block_bytes;
     const uint8_t* const codes = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
     for (int pair = 0; pair < plan.pairs; ++pair) {
       const __m128i shift = _mm_cvtsi32_si128(pair % 2 * 4);
@@ -120,11 +135,10 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
       }
       for (int i = 0; i < kIn; ++i) {
         const Words6 taps = transform_weights(down[0].at[i], down[1].at[i], down[2].at[i]);
-        uint8_t* const middle = to + i * row_bytes + pair * 4 * kVector;
-        uint8_t* const outer = to + i * row_bytes + (plan.pairs * 4 + pair * 2) * kVector;
-        for (int j = 1; j < 5; ++j) _mm512_store_si512(middle + (j - 1) * kVector, taps.at[j]);
-        _mm512_store_si512(outer, taps.at[0]);
-        _mm512_store_si512(outer + kVector, taps.at[5]);
+        for (int j = 0; j < kIn; ++j) {
+          const size_t vector = unit.vector(plan.pairs, pair, kPlace[j], block % 2);
+          _mm512_store_si512(to + i * row_bytes + vector * kVector, taps.at[j]);
+        }
       }
     }
   }
@@ -190,81 +204,182 @@ void transform_group(const ConvCall& call, const Plan& plan, int first, int tile
 
 // ---- products ----
 
-// acc[j][t] += sum over channels of U[j] * V[j][t] for `J` taps that lie side by side. In assembly
-// because the compiler, left to itself, does not keep 28 sums in registers.
-template <int J, int T>
-[[gnu::always_inline]] inline void multiply(__m512i (&acc)[J][T], const uint8_t* v,
+// In assembly because the compiler, left to itself, does not keep 28 sums in registers.
+[[gnu::always_inline]] inline void dot(__m512i& sum, __m512i weights, __m512i inputs) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
+}
+using Pair = const int32_t __attribute__((may_alias));
+[[gnu::always_inline]] inline void dot(__m512i& sum, __m512i weights, Pair& inputs) {
+  asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(inputs));
+}
+
+// sum[j][b][t] += sum over channels of U[j][b] * V[j][t], for J taps that lie side by side.
+template <int J, int B, int T>
+[[gnu::always_inline]] inline void multiply(__m512i (&sum)[J][B][T], const uint8_t* v,
                                             const uint8_t* u, int pairs) {
   for (int left = pairs; left > 0; left -= kChunk / 2, v += kIn * T * kVector) {
     const uint8_t* const end = v + (left < kChunk / 2 ? left : kChunk / 2) * 4;
-    for (const uint8_t* from = v; from != end; from += 4, u += J * kVector) {
+    for (const uint8_t* from = v; from != end; from += 4, u += J * B * kVector) {
       for (int j = 0; j < J; ++j) {
-        const __m512i weight = _mm512_load_si512(u + j * kVector);
+        __m512i weights[B];
+        for (int b = 0; b < B; ++b) weights[b] = _mm512_load_si512(u + (j * B + b) * kVector);
         for (int t = 0; t < T; ++t) {
-          using Pair = const int32_t __attribute__((may_alias));
-          asm("vpdpwssd %2%{1to16%}, %1, %0"
-              : "+v"(acc[j][t])
-              : "v"(weight), "m"(*reinterpret_cast<Pair*>(from + (j * T + t) * kVector)));
+          Pair& inputs = *reinterpret_cast<Pair*>(from + (j * T + t) * kVector);
+          if constexpr (B == 1) {
+            dot(sum[j][0][t], weights[0], inputs);
+          } else {
+            const __m512i both = _mm512_set1_epi32(inputs);
+            for (int b = 0; b < B; ++b) dot(sum[j][b][t], weights[b], both);
+          }
         }
       }
     }
   }
 }
 
-// A^T, where middle holds the taps 1 to 4; outer receives the taps 0 and 5 on top of what it holds.
-struct Rows4 {
+struct Sums4 {
   __m512i at[kOut];
 };
-[[gnu::always_inline]] inline Rows4 transform_outputs(__m512i m1, __m512i m2, __m512i m3,
-                                                      __m512i m4) {
-  const __m512i sum1 = _mm512_add_epi32(m1, m2), difference1 = _mm512_sub_epi32(m1, m2);
-  const __m512i sum2 = _mm512_add_epi32(m3, m4), difference2 = _mm512_sub_epi32(m3, m4);
-  return {{_mm512_add_epi32(sum1, sum2),
-           _mm512_add_epi32(difference1, _mm512_slli_epi32(difference2, 1)),
-           _mm512_add_epi32(sum1, _mm512_slli_epi32(sum2, 2)),
-           _mm512_add_epi32(difference1, _mm512_slli_epi32(difference2, 3))}};
+
+// A^T without the taps 0 and 5, which only enter the first and the last output.
+[[gnu::always_inline]] inline Sums4 transform_outputs(__m512i sum12, __m512i difference12,
+                                                      __m512i m3, __m512i m4) {
+  const __m512i sum34 = _mm512_add_epi32(m3, m4), difference34 = _mm512_sub_epi32(m3, m4);
+  return {{_mm512_add_epi32(sum12, sum34),
+           _mm512_add_epi32(difference12, _mm512_slli_epi32(difference34, 1)),
+           _mm512_add_epi32(sum12, _mm512_slli_epi32(sum34, 2)),
+           _mm512_add_epi32(difference12, _mm512_slli_epi32(difference34, 3))}};
 }
 
-// 16 outputs of T tiles.
-template <bool kDirect, int T>
-void multiply_group(const ConvCall& call, const Plan& plan, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish& finish) {
-  // Rows of taps, transformed along the row.
-  __m512i rows[kIn][kOut][T];
-  for (int i = 0; i < kIn; ++i, v += kIn * plan.chunks * T * kVector) {
-    __m512i middle[4][T];
-    for (int j = 0; j < 4; ++j) {
-      for (int t = 0; t < T; ++t) middle[j][t] = _mm512_setzero_si512();
-    }
-    multiply(middle, v, u, plan.pairs);
-    u += plan.pairs * 4 * kVector;
-    // The outer taps enter one output each: they are summed on top of what the others gave it.
-    __m512i outer[2][T];
-    for (int t = 0; t < T; ++t) {
-      const Rows4 out = transform_outputs(middle[0][t], middle[1][t], middle[2][t], middle[3][t]);
-      outer[0][t] = out.at[0];
-      rows[i][1][t] = out.at[1];
-      rows[i][2][t] = out.at[2];
-      outer[1][t] = out.at[3];
-    }
-    multiply(outer, v + 4 * T * kVector, u, plan.pairs);
-    u += plan.pairs * 2 * kVector;
-    for (int t = 0; t < T; ++t) {
-      rows[i][0][t] = outer[0][t];
-      rows[i][3][t] = outer[1][t];
+template <int J, int B, int T>
+[[gnu::always_inline]] inline void clear(__m512i (&sum)[J][B][T]) {
+  for (int j = 0; j < J; ++j) {
+    for (int b = 0; b < B; ++b) {
+      for (int t = 0; t < T; ++t) sum[j][b][t] = _mm512_setzero_si512();
     }
   }
+}
+
+// One row of taps of T tiles and B blocks of outputs: multiplied, and transformed along the row.
+template <int B, int T>
+[[gnu::always_inline]] inline void multiply_row(const uint8_t* v, const uint8_t* u, int pairs,
+                                                __m512i (&out)[kOut][B][T]) {
+  constexpr size_t kTap = T * kVector;
+  const size_t step = static_cast<size_t>(pairs) * 2 * B * kVector;
+  // The outer taps are summed on top of what the others give to their outputs.
+  __m512i outer[2][B][T];
+  if constexpr (B == 1) {
+    __m512i taps[4][B][T];
+    clear(taps);
+    multiply(taps, v, u, pairs);
+    for (int t = 0; t < T; ++t) {
+      const __m512i m1 = taps[0][0][t], m2 = taps[1][0][t];
+      const Sums4 sums = transform_outputs(_mm512_add_epi32(m1, m2), _mm512_sub_epi32(m1, m2),
+                                           taps[2][0][t], taps[3][0][t]);
+      outer[0][0][t] = sums.at[0];
+      out[1][0][t] = sums.at[1];
+      out[2][0][t] = sums.at[2];
+      outer[1][0][t] = sums.at[3];
+    }
+  } else {
+    __m512i taps[2][B][T];
+    clear(taps);
+    multiply(taps, v, u, pairs);
+    for (int b = 0; b < B; ++b) {
+      for (int t = 0; t < T; ++t) {
+        out[2][b][t] = _mm512_add_epi32(taps[0][b][t], taps[1][b][t]);
+        out[1][b][t] = _mm512_sub_epi32(taps[0][b][t], taps[1][b][t]);
+      }
+    }
+    clear(taps);
+    multiply(taps, v + 2 * kTap, u + step, pairs);
+    for (int b = 0; b < B; ++b) {
+      for (int t = 0; t < T; ++t) {
+        const Sums4 sums =
+            transform_outputs(out[2][b][t], out[1][b][t], taps[0][b][t], taps[1][b][t]);
+        outer[0][b][t] = sums.at[0];
+        out[1][b][t] = sums.at[1];
+        out[2][b][t] = sums.at[2];
+        outer[1][b][t] = sums.at[3];
+      }
+    }
+  }
+  multiply(outer, v + 4 * kTap, u + 2 * step, pairs);
+  for (int b = 0; b < B; ++b) {
+    for (int t = 0; t < T; ++t) {
+      out[0][b][t] = outer[0][b][t];
+      out[3][b][t] = outer[1][b][t];
+    }
+  }
+}
+
+// The accumulators of column `c` of a tile, times 64.
+template <int B, int T>
+[[gnu::always_inline]] inline Sums4 column_of(const __m512i (&rows)[kIn][kOut][B][T], int c, int b,
+                                              int t) {
+  const __m512i m1 = rows[1][c][b][t], m2 = rows[2][c][b][t];
+  Sums4 out = transform_outputs(_mm512_add_epi32(m1, m2), _mm512_sub_epi32(m1, m2),
+                                rows[3][c][b][t], rows[4][c][b][t]);
+  out.at[0] = _mm512_add_epi32(out.at[0], rows[0][c][b][t]);
+  out.at[3] = _mm512_add_epi32(out.at[3], rows[5][c][b][t]);
   const __m512i inverse = _mm512_set1_epi32(kInverse9);
+  for (int r = 0; r < kOut; ++r) out.at[r] = _mm512_mullo_epi32(out.at[r], inverse);
+  return out;
+}
+
+// Fetches one row of a tile's residual and stream into the cache while its products are summed.
+template <int B>
+void prefetch_row(const LayerOutput& output, const ConvShape& shape, int y, int x, int block) {
+  if (y >= shape.out_height()) return;
+  for (int c = 0; c < kOut && x + c < shape.out_width(); ++c) {
+    const size_t position =
+        (static_cast<size_t>(y) * shape.out_width() + x + c) * shape.outputs + block;
+    for (int b = 0; b < B; ++b) {
+      if (output.residual != nullptr) {
+        __builtin_prefetch(output.residual + position + b * kOutputBlock);
+      }
+      if (output.stream != nullptr) {
+        asm volatile("prefetchw %0" : : "m"(output.stream[position + b * kOutputBlock]));
+      }
+    }
+  }
+}
+
+// B blocks of 16 outputs of T tiles.
+template <bool kDirect, int B, int T>
+void multiply_group(const ConvCall& call, const Plan& plan, const uint8_t* v, const uint8_t* u,
+                    int first, const Finish* finish) {
+  __m512i rows[kIn][kOut][B][T];
+  for (int i = 0; i < kIn; ++i) {
+    if (!kDirect && i < kOut) {
+      for (int t = first; t < first + T; ++t) {
+        prefetch_row<B>(call.output, call.shape, t / plan.columns * kOut + i,
+                        t % plan.columns * kOut, finish->first);
+      }
+    }
+    multiply_row<B, T>(v + i * kIn * plan.chunks * T * kVector,
+                       u + i * kIn * plan.pairs * B * kVector, plan.pairs, rows[i]);
+  }
   const int out_height = call.shape.out_height(), out_width = call.shape.out_width();
   for (int t = 0; t < T; ++t) {
-    const int y = (first + t) / plan.columns * kOut, x = (first + t) % plan.columns * kOut;
-    for (int c = 0; c < kOut && x + c < out_width; ++c) {
-      Rows4 out = transform_outputs(rows[1][c][t], rows[2][c][t], rows[3][c][t], rows[4][c][t]);
-      out.at[0] = _mm512_add_epi32(out.at[0], rows[0][c][t]);
-      out.at[3] = _mm512_add_epi32(out.at[3], rows[5][c][t]);
-      for (int r = 0; r < kOut; ++r) {
-        if (y + r < out_height) {
-          finish.operator()<kDirect>(_mm512_mullo_epi32(out.at[r], inverse), y + r, x + c);
+    const int y0 = (first + t) / plan.columns * kOut, x0 = (first + t) % plan.columns * kOut;
+    for (int b = 0; b < B; ++b) {
+      const bool whole = finish[b].mask == 0xffff;
+      for (int c = 0; c < kOut && x0 + c < out_width; c += 2) {
+        const Sums4 left = column_of(rows, c, b, t), right = column_of(rows, c + 1, b, t);
+        for (int r = 0; r < kOut && y0 + r < out_height; r += 2) {
+          const int y = y0 + r, x = x0 + c;
+          if (whole && x + 1 < out_width && y + 1 < out_height) {
+            finish[b].template square<kDirect>(left.at[r], right.at[r], left.at[r + 1],
+                                               right.at[r + 1], y, x);
+            continue;
+          }
+          finish[b].template operator()<kDirect>(left.at[r], y, x);
+          if (x + 1 < out_width) finish[b].template operator()<kDirect>(right.at[r], y, x + 1);
+          if (y + 1 >= out_height) continue;
+          finish[b].template operator()<kDirect>(left.at[r + 1], y + 1, x);
+          if (x + 1 < out_width)
+            finish[b].template operator()<kDirect>(right.at[r + 1], y + 1, x + 1);
         }
       }
     }
@@ -272,12 +387,15 @@ void multiply_group(const ConvCall& call, const Plan& plan, const uint8_t* v, co
 }
 
 using MultiplyGroup = void (*)(const ConvCall&, const Plan&, const uint8_t*, const uint8_t*, int,
-                               const Finish&);
-template <bool kDirect>
+                               const Finish*);
+template <bool kDirect, int B>
 constexpr MultiplyGroup kMultiplyGroup[kGroup] = {
-    multiply_group<kDirect, 1>, multiply_group<kDirect, 2>, multiply_group<kDirect, 3>,
-    multiply_group<kDirect, 4>, multiply_group<kDirect, 5>, multiply_group<kDirect, 6>,
-    multiply_group<kDirect, 7>};
+    multiply_group<kDirect, B, 1>, multiply_group<kDirect, B, 2>, multiply_group<kDirect, B, 3>,
+    multiply_group<kDirect, B, 4>, multiply_group<kDirect, B, 5>, multiply_group<kDirect, B, 6>,
+    multiply_group<kDirect, B, 7>};
+constexpr const MultiplyGroup* kMultiply[2][2] = {
+    {kMultiplyGroup<false, 1>, kMultiplyGroup<false, 2>},
+    {kMultiplyGroup<true, 1>, kMultiplyGroup<true, 2>}};
 
 struct Walk {
   const ConvCall& call;
@@ -292,15 +410,19 @@ struct Walk {
     }
   }
 
+  // begin, end: units of two blocks.
   void multiply(const Strip& strip, int begin, int end, const uint8_t* v) const {
-    const MultiplyGroup* const tiles =
-        call.output.direct ? kMultiplyGroup<true> : kMultiplyGroup<false>;
-    const uint8_t* u = static_cast<const uint8_t*>(call.prepared) + begin * plan.block_bytes;
-    for (int block = begin; block < end; ++block, u += plan.block_bytes) {
-      const Finish finish(call.output, call.shape, block * kOutputBlock, 1.0f / 64);
+    for (int block = begin * 2; block < end * 2 && block < plan.blocks; block += 2) {
+      const Unit unit(plan, block);
+      const MultiplyGroup* const table = kMultiply[call.output.direct][unit.blocks - 1];
+      const uint8_t* const u =
+          static_cast<const uint8_t*>(call.prepared) + block * plan.block_bytes;
+      const Finish finish[2] = {
+          Finish(call.output, call.shape, block * kOutputBlock, 1.0f / 64),
+          Finish(call.output, call.shape, (block + unit.blocks - 1) * kOutputBlock, 1.0f / 64)};
       for (int g = 0; g < strip.groups; ++g) {
         const int first = strip.group(g);
-        tiles[strip.group(g + 1) - first - 1](call, plan, v + first * plan.tile_bytes, u,
+        table[strip.group(g + 1) - first - 1](call, plan, v + first * plan.tile_bytes, u,
                                               strip.begin + first, finish);
       }
     }
@@ -312,7 +434,7 @@ struct Walk {
     for (int index = begin; index < end; ++index) {
       const Strip strip(walk.plan, index);
       walk.transform(strip, 0, strip.groups, v);
-      walk.multiply(strip, 0, walk.plan.blocks, v);
+      walk.multiply(strip, 0, walk.plan.units, v);
     }
   }
   static void groups(void* context, int, int begin, int end) {
@@ -320,7 +442,7 @@ struct Walk {
     walk.transform(Strip(walk.plan, walk.strip), begin, end,
                    static_cast<uint8_t*>(walk.call.scratch));
   }
-  static void blocks(void* context, int, int begin, int end) {
+  static void units(void* context, int, int begin, int end) {
     const Walk& walk = *static_cast<const Walk*>(context);
     walk.multiply(Strip(walk.plan, walk.strip), begin, end,
                   static_cast<const uint8_t*>(walk.call.scratch));
@@ -336,7 +458,7 @@ void run(const ConvCall& call, const Parallel& parallel) {
   }
   for (; walk.strip < plan.strips; ++walk.strip) {
     parallel.run(parallel.self, Strip(plan, walk.strip).groups, Walk::groups, &walk);
-    parallel.run(parallel.self, plan.blocks, Walk::blocks, &walk);
+    parallel.run(parallel.self, plan.units, Walk::units, &walk);
   }
 }
 
