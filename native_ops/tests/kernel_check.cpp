@@ -1,0 +1,77 @@
+// Compares every kernel that this CPU runs with the layers written down plainly, bit for bit.
+//
+//   kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick] [--verbose]
+//   kernel_check --list          what there is
+//   kernel_check --self-test     with a wrong expectation: has to fail
+//
+// Exit code 1 if a kernel is wrong or never ran, 2 for bad arguments.
+
+#include "check.h"
+
+namespace {
+
+int list(const check::Options& options) {
+  for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
+    if (!options.wants_table((*table)->name)) continue;
+    std::printf("%s\n", (*table)->name);
+    for (auto kernel = (*table)->conv; *kernel; ++kernel) std::printf("  %s\n", (*kernel)->name);
+    for (auto kernel = (*table)->depthwise; *kernel; ++kernel) {
+      std::printf("  %s\n", (*kernel)->name);
+    }
+    for (auto kernel = (*table)->stem; *kernel; ++kernel) std::printf("  %s\n", (*kernel)->name);
+    std::printf("  stream\n  pool_codes\n  head\n");
+  }
+  return 0;
+}
+
+int usage(const char* wrong) {
+  std::fprintf(stderr,
+               "kernel_check: %s\n"
+               "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
+               "                    [--verbose] [--list | --self-test]\n",
+               wrong);
+  return 2;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  check::Options options;
+  bool listing = false;
+  for (int i = 1; i < count; ++i) {
+    const auto is = [&](const char* name) { return std::strcmp(arguments[i], name) == 0; };
+    if (is("--quick")) {
+      options.quick = true;
+    } else if (is("--verbose")) {
+      options.verbose = true;
+    } else if (is("--self-test")) {
+      options.self_test = true;
+    } else if (is("--list")) {
+      listing = true;
+    } else if (i + 1 < count && is("--isa")) {
+      options.isa = arguments[++i];
+    } else if (i + 1 < count && is("--kernel")) {
+      options.kernel = arguments[++i];
+    } else if (i + 1 < count && is("--seed")) {
+      options.seed = std::strtoull(arguments[++i], nullptr, 10);
+    } else {
+      return usage(arguments[i]);
+    }
+  }
+  if (options.isa != nullptr) {
+    bool known = false;
+    for (auto table = mbq::available_layers(); *table; ++table) {
+      known = known || std::strcmp((*table)->name, options.isa) == 0;
+    }
+    if (!known) return usage("no such table on this CPU");
+  }
+  if (listing) return list(options);
+
+  check::Record record(options);
+  check::check_convolutions(options, record);
+  check::check_stems(options, record);
+  check::check_streams(options, record);
+  check::check_pools(options, record);
+  check::check_heads(options, record);
+  return record.finish() ? 0 : 1;
+}
