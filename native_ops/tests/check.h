@@ -188,9 +188,9 @@ mbq::Parallel parallel(Threads threads);
 std::string difference(const float* found, const std::vector<float>& expected, const char* what);
 
 struct Options {
-  const char* isa = nullptr;     // only this table
-  const char* kernel = nullptr;  // only kernels whose name contains this
-  const char* output = "direct";
+  const char* isa = nullptr;      // only this table
+  const char* kernel = nullptr;   // only kernels whose name contains this
+  const char* output = "direct";  // what --time lets them write
   uint64_t seed = 1;
   bool quick = false, self_test = false, verbose = false;
 

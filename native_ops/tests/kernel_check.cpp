@@ -3,6 +3,7 @@
 //   kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick] [--verbose]
 //   kernel_check --list          what there is
 //   kernel_check --self-test     with a wrong expectation: has to fail
+//   kernel_check --time [--output direct|stream]   how fast they are on the layers of networks
 //
 // Exit code 1 if a kernel is wrong or never ran, 2 for bad arguments.
 
@@ -25,11 +26,12 @@ int list(const check::Options& options) {
 }
 
 int usage(const char* wrong) {
-  std::fprintf(stderr,
-               "kernel_check: %s\n"
-               "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
-               "                    [--verbose] [--list | --self-test]\n",
-               wrong);
+  std::fprintf(
+      stderr,
+      "kernel_check: %s\n"
+      "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
+      "                    [--verbose] [--list | --self-test | --time [--output direct|stream]]\n",
+      wrong);
   return 2;
 }
 
@@ -37,7 +39,7 @@ int usage(const char* wrong) {
 
 int main(int count, char** arguments) {
   check::Options options;
-  bool listing = false;
+  bool listing = false, timing = false;
   for (int i = 1; i < count; ++i) {
     const auto is = [&](const char* name) { return std::strcmp(arguments[i], name) == 0; };
     if (is("--quick")) {
@@ -46,12 +48,20 @@ int main(int count, char** arguments) {
       options.verbose = true;
     } else if (is("--self-test")) {
       options.self_test = true;
+    } else if (is("--time")) {
+      timing = true;
     } else if (is("--list")) {
       listing = true;
     } else if (i + 1 < count && is("--isa")) {
       options.isa = arguments[++i];
     } else if (i + 1 < count && is("--kernel")) {
       options.kernel = arguments[++i];
+    } else if (i + 1 < count && is("--output")) {
+      options.output = arguments[++i];
+      if (std::strcmp(options.output, "direct") != 0 &&
+          std::strcmp(options.output, "stream") != 0) {
+        return usage("--output is direct or stream");
+      }
     } else if (i + 1 < count && is("--seed")) {
       options.seed = std::strtoull(arguments[++i], nullptr, 10);
     } else {
@@ -66,6 +76,7 @@ int main(int count, char** arguments) {
     if (!known) return usage("no such table on this CPU");
   }
   if (listing) return list(options);
+  if (timing) return check::time_kernels(options);
 
   check::Record record(options);
   check::check_convolutions(options, record);
