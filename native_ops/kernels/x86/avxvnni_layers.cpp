@@ -1,0 +1,61 @@
+// The table of AVX-VNNI: the kernels of AVX2, with dot products in one instruction.
+
+#include "../layers.h"
+
+#if defined(__AVXVNNI__)
+
+#include "avx2_depthwise.h"
+#include "avx2_direct.h"
+#include "avx2_stem.h"
+#include "avx2_stream.h"
+
+namespace mbq {
+namespace {
+
+constexpr ConvKernel kDirect{"u8s2_conv_direct_6x16__avxvnni",
+                             supports_all,
+                             direct_prepared_bytes,
+                             direct_prepare,
+                             no_scratch,
+                             direct<255>};
+constexpr ConvKernel kDirectUnpacking{"u8s2_conv_direct_unpacking_6x16__avxvnni",
+                                      supports_all,
+                                      no_bytes,
+                                      prepare_nothing,
+                                      block_for_each,
+                                      direct<255>};
+constexpr ConvKernel kDepthwise{"u8s2_depthwise_direct_6x16__avxvnni",
+                                depthwise_supports,
+                                depthwise_prepared_bytes,
+                                depthwise_prepare,
+                                no_scratch,
+                                depthwise};
+constexpr StemKernel kStem{"u8s16_stem_direct_6x16__avxvnni",
+                           stem_supports,
+                           stem_prepared_bytes,
+                           stem_prepare,
+                           stem_scratch_bytes,
+                           stem};
+
+// Fast algorithms of some shapes first, those of every shape last.
+constexpr const ConvKernel* kConvs[] = {&kDirect, &kDirectUnpacking, nullptr};
+constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
+constexpr const StemKernel* kStems[] = {&kStem, nullptr};
+
+}  // namespace
+
+const LayerKernels* avxvnni_layers() {
+  static constexpr LayerKernels kernels{"avxvnni", kConvs,     kDepthwises, kStems,
+                                        stream,    pool_codes, head};
+  return &kernels;
+}
+
+}  // namespace mbq
+
+#else
+
+namespace mbq {
+const LayerKernels* avxvnni_layers() { return nullptr; }
+}  // namespace mbq
+
+#endif
