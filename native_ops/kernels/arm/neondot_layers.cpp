@@ -6,10 +6,12 @@
 
 #include "neon_shared.h"
 #include "neondot_direct.h"
+#include "neondot_f2x2.h"
 
 namespace mbq {
 namespace {
 
+constexpr ConvKernel kF2x2 = F2x2<DotF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neondot");
 constexpr ConvKernel kDirect =
     Direct<DotTile<false>, true>::kernel("u7s2_conv_direct_4x16__neondot");
 constexpr ConvKernel kUnpacking =
@@ -17,7 +19,7 @@ constexpr ConvKernel kUnpacking =
 constexpr ConvKernel kCentred =
     Direct<DotTile<true>, true>::kernel("u8s2_conv_direct_4x16__neondot");
 
-constexpr const ConvKernel* kConv[] = {&kDirect, &kUnpacking, &kCentred, nullptr};
+constexpr const ConvKernel* kConv[] = {&kF2x2, &kDirect, &kUnpacking, &kCentred, nullptr};
 constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
 constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
 

@@ -29,6 +29,7 @@ struct MatrixTile {
     constexpr int kAhead = 2;
     int8x16_t weight[4];
     for (int o = 0; o < kAhead; ++o) weight[o] = load_bytes(weights + 16 * o);
+#pragma GCC unroll 8
     for (int i = 0; i < 4 * kHalves; ++i) {
       const int ahead = i + kAhead;
       if (ahead < 4 * kHalves) weight[ahead % 4] = load_bytes(weights + 16 * ahead);

@@ -27,9 +27,13 @@ template <int kLane>
 #endif
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
-// acc, 2 x 2, += codes, 2 x 8 unsigned, times the transpose of weight, 2 x 8 signed.
+// acc, 2 x 2, += codes, 2 x 8, times the transpose of weight, 2 x 8.
 [[gnu::always_inline]] inline void matrix(int32x4_t& acc, uint8x16_t codes, int8x16_t weight) {
   asm volatile("usmmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(codes), "w"(weight));
+}
+[[gnu::always_inline]] inline void matrix_signed(int32x4_t& acc, int8x16_t codes,
+                                                 int8x16_t weight) {
+  asm volatile("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(codes), "w"(weight));
 }
 #endif
 
