@@ -1,0 +1,460 @@
+// Depthwise convolution: vpdpbusd over four neighbours in a row, for each of 16 channels.
+//
+// The codes of four pixels of 64 channels are interleaved byte by byte, within 128-bit lanes, into
+// four vectors that hold four pixels of each channel. One dot product then does up to four taps of
+// a row; at stride 1 the same vectors serve two outputs, whose weights are (w0 w1 w2 0) and (0 w0
+// w1 w2), and each row of them serves two rows of outputs. The lanes come out interleaved as well,
+// and packing the results to bytes puts them back in order, so that nothing is ever permuted.
+//
+// Up to 32 channels at the end go with two pairs of pixels in the halves of a vector.
+
+#include "avx512vnni_layers.h"
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+
+#include <immintrin.h>
+
+#include "finish_avx512.h"
+
+namespace mbq {
+namespace {
+
+constexpr int kVectorBytes = 64;
+constexpr int kChannels = 64;  // of a block
+constexpr int kOutputs = 2;    // neighbours in a row that a tile makes in each half of a vector
+constexpr int kParts = 4;      // vectors of 16 int32 for the 64 bytes of a vector
+constexpr int kMaxSlots = 4 * 2 * 2;
+constexpr size_t kBandBytes = 512 << 10;  // of codes: half an L2 cache
+
+// How windows of a stride share the pixels that a tile reads in each row, its slots. Slots are
+// interleaved in pairs, and two pairs make a quad: four taps. Stride 3 stands for any.
+template <int Stride, int Kernel>
+struct Slots {
+  // At stride 1 the window of the second output begins one pixel later, with weights of its own.
+  static constexpr int kPhases = Stride == 1 ? kOutputs : 1;
+  static constexpr int kQuads = Kernel == 3 ? 1 : 2;
+  static_assert(Kernel + kPhases - 1 <= 4 * kQuads);
+  static constexpr int kPairs = Stride == 1   ? 2 * kQuads
+                                : Stride == 2 ? 2 * kQuads + kOutputs - 1
+                                              : 2 * kQuads * kOutputs;
+  static_assert(2 * kPairs <= kMaxSlots);
+
+  // The first of the two pairs of a quad.
+  static constexpr int pair(int output, int quad) {
+    return Stride == 1 ? 2 * quad : Stride == 2 ? output + 2 * quad : 2 * (output * kQuads + quad);
+  }
+  // How far a slot is from the tile's first pixel.
+  static constexpr int column(int slot, int stride) {
+    return Stride <= 2 ? slot : slot / (4 * kQuads) * stride + slot % (4 * kQuads);
+  }
+};
+
+// Smaller kernels run as these, with weights 0 to the right and below.
+int kernel_of(const ConvShape& shape) { return shape.kernel_height <= 3 ? 3 : 5; }
+
+int quads_of(const ConvShape& shape) { return kernel_of(shape) == 3 ? 1 : 2; }
+
+// Two rows of outputs share rows of codes at strides 1 and 2. A kernel of one row must not read
+// further below the image than any other.
+int sharing_of(const ConvShape& shape) {
+  return shape.stride <= 2 && shape.kernel_height > 1 ? shape.stride : 3;
+}
+
+int phases_of(const ConvShape& shape) { return sharing_of(shape) == 1 ? kOutputs : 1; }
+
+int blocks_of(const ConvShape& shape) { return (shape.outputs + kChannels - 1) / kChannels; }
+
+bool is_narrow(const ConvShape& shape, int block) {
+  return shape.outputs - block * kChannels <= kChannels / 2;
+}
+
+// Weights of one block: [kernel row][phase][quad][part] vectors.
+size_t block_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(kernel_of(shape)) * phases_of(shape) * quads_of(shape) * kParts *
+         kVectorBytes;
+}
+
+// Byte n of a block's vector, or its accumulator, is in this place of the parts: byte 16 i + 4 v +
+// c is element 4 i + c of part v.
+constexpr int place_of(int n) { return n % 16 / 4 * 16 + n / 16 * 4 + n % 4; }
+
+// The channel of byte n of a block's vector, or -1.
+int channel_of(const ConvShape& shape, int block, int n) {
+  const int channel = block * kChannels + (is_narrow(shape, block) ? n % (kChannels / 2) : n);
+  return channel < shape.outputs ? channel : -1;
+}
+
+// What becomes of the accumulators of 64 bytes of one block.
+struct BlockFinish {
+  const LayerOutput* output;
+  int first, channels;  // channels of this block
+  bool narrow;
+  // Codes straight from accumulators whose result stays within int32: no clamping before it.
+  bool quick;
+  __m512 scale[kParts], bias[kParts];  // in the order of the parts
+  __m512i lowest, highest;
+  __mmask64 mask;
+  Finish exact[kParts];
+
+  static int first_of(const ConvShape& shape, int block, bool narrow, int part) {
+    const int first = block * kChannels + (narrow ? part % 2 : part) * kOutputBlock;
+    return first < shape.outputs ? first : block * kChannels;
+  }
+
+  BlockFinish(const LayerOutput& out, const ConvShape& shape, int block)
+      : output(&out),
+        first(block * kChannels),
+        narrow(is_narrow(shape, block)),
+        exact{Finish(out, shape, first_of(shape, block, narrow, 0)),
+              Finish(out, shape, first_of(shape, block, narrow, 1)),
+              Finish(out, shape, first_of(shape, block, narrow, 2)),
+              Finish(out, shape, first_of(shape, block, narrow, 3))} {
+    const int left = shape.outputs - first;
+    channels = left < kChannels ? left : kChannels;
+    mask = channels == kChannels ? ~__mmask64{0} : (__mmask64{1} << channels) - 1;
+    quick = out.direct;
+    if (!quick) return;
+    alignas(64) float scales[kChannels], biases[kChannels];
+    const float most = 255.0f * 3.0f * shape.kernel_height * shape.kernel_width;
+    for (int n = 0; n < kChannels; ++n) {
+      const int channel = channel_of(shape, block, n);
+      const float s = channel < 0 ? 0.0f : out.scale[channel];
+      const float b = channel < 0 ? 0.0f : out.bias[channel];
+      scales[place_of(n)] = s;
+      biases[place_of(n)] = b;
+      // What is not a number converts to the least int32 and ends as the lowest code.
+      if ((s < 0 ? -s : s) * most + (b < 0 ? -b : b) >= 0x1p30f) quick = false;
+    }
+    for (int part = 0; part < kParts; ++part) {
+      scale[part] = _mm512_load_ps(scales + part * 16);
+      bias[part] = _mm512_load_ps(biases + part * 16);
+    }
+    lowest = _mm512_set1_epi8(static_cast<char>(out.codes[0].lowest));
+    highest = _mm512_set1_epi8(static_cast<char>(out.codes[0].highest));
+  }
+
+  // Any other output: lanes of four vectors transposed, 16 channels after 16 channels.
+  [[gnu::noinline]] void slowly(const __m512i* acc, int y, int x, int width) const {
+    const __m512i a = _mm512_shuffle_i32x4(acc[0], acc[1], 0x44);
+    const __m512i b = _mm512_shuffle_i32x4(acc[2], acc[3], 0x44);
+    const __m512i c = _mm512_shuffle_i32x4(acc[0], acc[1], 0xee);
+    const __m512i d = _mm512_shuffle_i32x4(acc[2], acc[3], 0xee);
+    const __m512i rows[kParts] = {
+        _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
+        _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd)};
+    for (int part = 0; part < kParts; ++part) {
+      const int channel = (narrow ? part % 2 : part) * kOutputBlock;
+      const int column = narrow ? x + part / 2 * kOutputs : x;
+      if (channel >= channels || column >= width) continue;
+      if (output->direct) {
+        exact[part].operator()<true>(rows[part], y, column);
+      } else {
+        exact[part].operator()<false>(rows[part], y, column);
+      }
+    }
+  }
+
+  // Rows x kOutputs outputs from (y, x) on.
+  template <int Rows, bool Narrow>
+  [[gnu::always_inline]] void operator()(const __m512i (&acc)[Rows][kOutputs][kParts], int y, int x,
+                                         int width) const {
+    if (!quick) {
+      __m512i copy[Rows * kOutputs][kParts];  // so that the original stays in registers
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows * kOutputs * kParts; ++i) {
+        copy[i / kParts][i % kParts] =
+            acc[i / kParts / kOutputs][i / kParts % kOutputs][i % kParts];
+      }
+      for (int i = 0; i < Rows * kOutputs; ++i) {
+        const int row = i / kOutputs, column = x + i % kOutputs;
+        if (column < width) slowly(copy[i], y + row, column, width);
+      }
+      return;
+    }
+    __m512i rounded[Rows][kOutputs][kParts];
+#pragma GCC unroll 4
+    for (int v = 0; v < kParts; ++v) {
+      const __m512 s = scale[v], b = bias[v];
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows * kOutputs; ++i) {
+        const __m512 value = _mm512_cvtepi32_ps(acc[i / kOutputs][i % kOutputs][v]);
+        rounded[i / kOutputs][i % kOutputs][v] =
+            _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(value, s), b));
+      }
+    }
+    const CodeImage& image = output->codes[0].image;
+    uint8_t* const to = image.origin + y * image.row + x * image.pixel + first;
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows * kOutputs; ++i) {
+      const __m512i(&r)[kParts] = rounded[i / kOutputs][i % kOutputs];
+      // Packing saturates, which keeps the order of values: limits may follow as bytes.
+      const __m512i packed =
+          _mm512_packus_epi16(_mm512_packs_epi32(r[0], r[1]), _mm512_packs_epi32(r[2], r[3]));
+      const __m512i bytes = _mm512_min_epu8(_mm512_max_epu8(packed, lowest), highest);
+      if (x + i % kOutputs >= width) continue;
+      uint8_t* const at = to + i / kOutputs * image.row + i % kOutputs * image.pixel;
+      if constexpr (Narrow) {
+        store(at, _mm512_castsi512_si256(bytes));
+        if (x + i % kOutputs + kOutputs < width) {
+          store(at + kOutputs * image.pixel, _mm512_extracti64x4_epi64(bytes, 1));
+        }
+      } else {
+        store(at, bytes);
+      }
+    }
+  }
+
+  // Masked stores are slow, and seldom needed.
+  [[gnu::always_inline]] void store(uint8_t* to, __m512i bytes) const {
+    if (channels == kChannels) {
+      _mm512_storeu_si512(to, bytes);
+    } else {
+      _mm512_mask_storeu_epi8(to, mask, bytes);
+    }
+  }
+  [[gnu::always_inline]] void store(uint8_t* to, __m256i bytes) const {
+    if (channels == kChannels / 2) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes);
+    } else {
+      _mm256_mask_storeu_epi8(to, static_cast<__mmask32>(mask), bytes);
+    }
+  }
+};
+
+// One tile's inputs: row r, slot s is at rows + r * row_bytes + slots[s], and the other half of a
+// narrow vector at `far` instead of `slots`.
+struct TileInput {
+  const uint8_t* rows;
+  size_t row_bytes;
+  const uint8_t* weights;
+  size_t slots[kMaxSlots], far[kMaxSlots];
+};
+
+[[gnu::always_inline]] inline void dot(__m512i& acc, __m512i codes, __m512i weights) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(weights));
+}
+
+template <bool Narrow>
+[[gnu::always_inline]] inline __m512i load(const TileInput& input, const uint8_t* row, int slot) {
+  if constexpr (Narrow) {
+    const __m256i* const low = reinterpret_cast<const __m256i*>(row + input.slots[slot]);
+    const __m256i* const high = reinterpret_cast<const __m256i*>(row + input.far[slot]);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(low)),
+                              _mm256_loadu_si256(high), 1);
+  } else {
+    __m512i codes = _mm512_loadu_si512(row + input.slots[slot]);
+    asm("" : "+v"(codes));  // two users: not a memory operand of both
+    return codes;
+  }
+}
+
+// The pairs of a row: codes of their two pixels side by side, 8 of each 16 channels in low and
+// high.
+template <int Pairs, bool Narrow>
+struct RowOfPairs {
+  __m512i low[Pairs], high[Pairs];
+
+  [[gnu::always_inline]] RowOfPairs(const TileInput& input, const uint8_t* row) {
+#pragma GCC unroll 8
+    for (int p = 0; p < Pairs; ++p) {
+      const __m512i first = load<Narrow>(input, row, 2 * p);
+      const __m512i second = load<Narrow>(input, row, 2 * p + 1);
+      low[p] = _mm512_unpacklo_epi8(first, second);
+      high[p] = _mm512_unpackhi_epi8(first, second);
+    }
+  }
+
+  // Part v of the quad that begins with pair p.
+  [[gnu::always_inline]] __m512i quad(int p, int v) const {
+    return v == 0   ? _mm512_unpacklo_epi16(low[p], low[p + 1])
+           : v == 1 ? _mm512_unpackhi_epi16(low[p], low[p + 1])
+           : v == 2 ? _mm512_unpacklo_epi16(high[p], high[p + 1])
+                    : _mm512_unpackhi_epi16(high[p], high[p + 1]);
+  }
+};
+
+// Rows x kOutputs outputs from (y, x) on.
+template <int Stride, int Kernel, int Rows, bool Narrow>
+void tile(const TileInput& input, const BlockFinish& finish, int y, int x, int width) {
+  using Layout = Slots<Stride, Kernel>;
+  constexpr int kQuads = Layout::kQuads;
+  __m512i acc[Rows][kOutputs][kParts];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows * kOutputs * kParts; ++i) {
+    acc[i / kParts / kOutputs][i / kParts % kOutputs][i % kParts] = _mm512_setzero_si512();
+  }
+  const uint8_t* row = input.rows;
+#pragma GCC unroll 8
+  for (int r = 0; r < Kernel + (Rows - 1) * Stride; ++r, row += input.row_bytes) {
+    const RowOfPairs<Layout::kPairs, Narrow> pairs(input, row);
+#pragma GCC unroll 2
+    for (int quad = 0; quad < kQuads; ++quad) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kParts; ++v) {
+        __m512i codes[kOutputs];
+#pragma GCC unroll 2
+        for (int output = 0; output < kOutputs; ++output) {
+          codes[output] = pairs.quad(Layout::pair(output, quad), v);
+        }
+#pragma GCC unroll 2
+        for (int to = 0; to < Rows; ++to) {
+          const int ky = r - to * Stride;
+          if (ky < 0 || ky >= Kernel) continue;
+#pragma GCC unroll 2
+          for (int output = 0; output < kOutputs; ++output) {
+            const int phase = Layout::kPhases == 1 ? 0 : output;
+            const int vector = ((ky * Layout::kPhases + phase) * kQuads + quad) * kParts + v;
+            dot(acc[to][output][v], codes[output],
+                _mm512_load_si512(input.weights + vector * kVectorBytes));
+          }
+        }
+      }
+    }
+  }
+  finish.template operator()<Rows, Narrow>(acc, y, x, width);
+}
+
+using Tile = void (*)(const TileInput&, const BlockFinish&, int, int, int);
+
+struct Walk {
+  const ConvCall* call;
+  int blocks, bands;
+  // For one row and for two, for a wide and for a narrow block.
+  Tile tiles[2][2];
+  int rows;  // of a tile
+  int slots;
+  int (*column)(int slot, int stride);
+};
+
+void walk_items(void* context, int, int begin, int end) {
+  const Walk& walk = *static_cast<const Walk*>(context);
+  const ConvCall& call = *walk.call;
+  const ConvShape& shape = call.shape;
+  const CodeImage& image = call.input;
+  const int width = shape.out_width(), height = shape.out_height();
+  const int tile_rows = (height + walk.rows - 1) / walk.rows;
+  TileInput input;
+  input.row_bytes = image.row;
+  const uint8_t* const corner = image.origin - shape.pad * (image.row + image.pixel);
+  const int last_column = shape.width + 2 * shape.pad - 1;  // of those that windows need
+  for (int item = begin; item < end; ++item) {
+    const int block = item % walk.blocks;
+    const int64_t band = item / walk.blocks;
+    const int first = static_cast<int>(band * tile_rows / walk.bands) * walk.rows;
+    const int until = static_cast<int>((band + 1) * tile_rows / walk.bands) * walk.rows;
+    const int last = until < height ? until : height;
+    const BlockFinish finish(call.output, shape, block);
+    const bool narrow = is_narrow(shape, block);
+    const int tile_width = narrow ? 2 * kOutputs : kOutputs;
+    input.weights = static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape);
+    const uint8_t* const codes = corner + block * kChannels;
+    // Slots whose weights are 0, and outputs behind the row, may be any pixel: none outside.
+    const auto place = [&](int x, int last_column) {
+      for (int slot = 0; slot < walk.slots; ++slot) {
+        const int column = x * shape.stride + walk.column(slot, shape.stride);
+        const int far = column + kOutputs * shape.stride;
+        input.slots[slot] = (column < last_column ? column : last_column) * image.pixel;
+        input.far[slot] = (far < last_column ? far : last_column) * image.pixel;
+      }
+    };
+    const int reach = walk.column(walk.slots - 1, shape.stride) +
+                      (narrow ? kOutputs * shape.stride : 0);  // of a tile to the right
+    for (int y = first; y < last; y += walk.rows) {
+      const int together = last - y < walk.rows ? last - y : walk.rows;
+      const Tile tile = walk.tiles[together - 1][narrow];
+      const uint8_t* const row = codes + y * shape.stride * image.row;
+      input.rows = row;
+      place(0, reach);
+      int x = 0;
+      for (; x < width && x * shape.stride + reach <= last_column; x += tile_width) {
+        tile(input, finish, y, x, width);
+        input.rows += tile_width * shape.stride * image.pixel;
+      }
+      input.rows = row;
+      for (; x < width; x += tile_width) {
+        place(x, last_column);
+        tile(input, finish, y, x, width);
+      }
+    }
+  }
+}
+
+template <int Stride, int Kernel>
+Walk walk_of() {
+  using Layout = Slots<Stride, Kernel>;
+  constexpr int kRows = Stride <= 2 ? 2 : 1;
+  Walk walk{};
+  walk.tiles[0][0] = tile<Stride, Kernel, 1, false>;
+  walk.tiles[0][1] = tile<Stride, Kernel, 1, true>;
+  walk.tiles[kRows - 1][0] = tile<Stride, Kernel, kRows, false>;
+  walk.tiles[kRows - 1][1] = tile<Stride, Kernel, kRows, true>;
+  walk.rows = kRows;
+  walk.slots = 2 * Layout::kPairs;
+  walk.column = Layout::column;
+  return walk;
+}
+
+void run(const ConvCall& call, const Parallel& parallel) {
+  const ConvShape& shape = call.shape;
+  const bool small = kernel_of(shape) == 3;
+  const int sharing = sharing_of(shape);
+  Walk walk = sharing == 1   ? (small ? walk_of<1, 3>() : walk_of<1, 5>())
+              : sharing == 2 ? (small ? walk_of<2, 3>() : walk_of<2, 5>())
+                             : (small ? walk_of<3, 3>() : walk_of<3, 5>());
+  walk.call = &call;
+  walk.blocks = blocks_of(shape);
+  const int tile_rows = (shape.out_height() + walk.rows - 1) / walk.rows;
+  const size_t code_bytes = shape.height * call.input.row;
+  walk.bands =
+      round_up(static_cast<int>((code_bytes + kBandBytes - 1) / kBandBytes), parallel.threads);
+  if (walk.bands > tile_rows) walk.bands = tile_rows;
+  parallel.run(parallel.self, walk.bands * walk.blocks, walk_items, &walk);
+}
+
+bool supports(const ConvShape& shape, int) {
+  return shape.kernel_height == shape.kernel_width && shape.kernel_height <= kMaxDepthwiseKernel;
+}
+
+size_t prepared_bytes(const ConvShape& shape) { return blocks_of(shape) * block_bytes(shape); }
+
+void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+  const int kernel = shape.kernel_width, taps = kernel * shape.kernel_height;
+  const int groups = round_up(taps, kCodesPerByte) / kCodesPerByte;
+  const int phases = phases_of(shape), quads = quads_of(shape);
+  int8_t* to = static_cast<int8_t*>(prepared);
+  for (int block = 0; block < blocks_of(shape); ++block) {
+    for (int ky = 0; ky < kernel_of(shape); ++ky) {
+      for (int phase = 0; phase < phases; ++phase) {
+        for (int quad = 0; quad < quads; ++quad, to += kParts * kVectorBytes) {
+          for (int i = 0; i < kParts * kVectorBytes; ++i) {
+            const int n = i / 4, kx = quad * 4 + i % 4 - phase;
+            const int channel = channel_of(shape, block, n);
+            int8_t weight = 0;
+            if (channel >= 0 && ky < kernel && kx >= 0 && kx < kernel) {
+              const int tap = ky * kernel + kx;
+              const size_t group =
+                  static_cast<size_t>(channel / kOutputBlock) * groups + tap / kCodesPerByte;
+              const int byte = payload[group * kOutputBlock + channel % kOutputBlock];
+              weight = static_cast<int8_t>(2 * (byte >> tap % kCodesPerByte * 2 & 3) - 3);
+            }
+            to[place_of(n) * 4 + i % 4] = weight;
+          }
+        }
+      }
+    }
+  }
+}
+
+size_t scratch_bytes(const ConvShape&, int) { return 0; }
+
+}  // namespace
+
+namespace avx512vnni {
+
+const ConvKernel kDepthwise{
+    "u8s2_depthwise_2x2x64__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
+
+}  // namespace avx512vnni
+}  // namespace mbq
+
+#endif
