@@ -11,7 +11,7 @@
 // Applied along both axes, V = B^T d B is within [-32, 68] * 255 and U = 24 G w 24 G^T within
 // 24 * 24 * 3, so both fit int16. A^T (U V) A is 576 times the accumulator. It need not fit int32:
 // everything up to there is exact modulo 2^32, and multiplied by the inverse of 9 modulo 2^32 it
-// becomes 64 times the accumulator, which does fit. The power of two goes into the float32 scale.
+// becomes 64 times the accumulator, which does fit.
 
 #include "avx512vnni_layers.h"
 
@@ -313,7 +313,7 @@ template <int B, int T>
   }
 }
 
-// The accumulators of column `c` of a tile, times 64.
+// The accumulators of column `c` of a tile.
 template <int B, int T>
 [[gnu::always_inline]] inline Sums4 column_of(const __m512i (&rows)[kIn][kOut][B][T], int c, int b,
                                               int t) {
@@ -323,7 +323,9 @@ template <int B, int T>
   out.at[0] = _mm512_add_epi32(out.at[0], rows[0][c][b][t]);
   out.at[3] = _mm512_add_epi32(out.at[3], rows[5][c][b][t]);
   const __m512i inverse = _mm512_set1_epi32(kInverse9);
-  for (int r = 0; r < kOut; ++r) out.at[r] = _mm512_mullo_epi32(out.at[r], inverse);
+  for (int r = 0; r < kOut; ++r) {
+    out.at[r] = _mm512_srai_epi32(_mm512_mullo_epi32(out.at[r], inverse), 6);
+  }
   return out;
 }
 
@@ -418,8 +420,8 @@ struct Walk {
       const uint8_t* const u =
           static_cast<const uint8_t*>(call.prepared) + block * plan.block_bytes;
       const Finish finish[2] = {
-          Finish(call.output, call.shape, block * kOutputBlock, 1.0f / 64),
-          Finish(call.output, call.shape, (block + unit.blocks - 1) * kOutputBlock, 1.0f / 64)};
+          Finish(call.output, call.shape, block * kOutputBlock),
+          Finish(call.output, call.shape, (block + unit.blocks - 1) * kOutputBlock)};
       for (int g = 0; g < strip.groups; ++g) {
         const int first = strip.group(g);
         table[strip.group(g + 1) - first - 1](call, plan, v + first * plan.tile_bytes, u,
@@ -481,7 +483,7 @@ size_t scratch_bytes(const ConvShape& shape, int threads) {
 }  // namespace
 
 const ConvKernel avx512vnni::kF4x4{
-    "u8s2_conv3x3s1_f4x4_7x16__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
+    "u8s2_conv3x3s1_f4x4_7x32__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
 
 }  // namespace mbq
 
