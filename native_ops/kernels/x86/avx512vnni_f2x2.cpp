@@ -17,9 +17,75 @@
 namespace mbq {
 namespace {
 
-inline constexpr int kMaxTiles = 7;  // of a group: 28 accumulators
 inline constexpr int kMaxCode = 63;  // V of tap (1,1) is up to 4 times that, in 8 bits
-inline constexpr size_t kStripBytes = 192 * 1024;  // of V, which lives in L2 with the weights
+
+// V of a strip lives in L2 with the weights. Several threads share one V and split the outputs
+// where weights are many: each then reads its part of them alone.
+inline constexpr size_t kStripBytes = 192 * 1024;
+inline constexpr size_t kSharedBytes = 512 * 1024;
+inline constexpr size_t kManyWeightBytes = 512 * 1024;
+
+int blocks_of(const ConvShape& shape) { return (shape.outputs + kOutputBlock - 1) / kOutputBlock; }
+
+size_t block_bytes(const ConvShape& shape) {
+  return kStartBytes + static_cast<size_t>(4 * kStepBytes) * ((shape.inputs + 3) / 4);
+}
+
+using Multiply = void (*)(const TileGroup& group);
+
+// Full tiles of a group: 28 accumulators at most.
+inline constexpr int kMaxTiles = 7;
+
+template <int kBytes, bool kDirect>
+inline constexpr Multiply kMultiply[kMaxTiles + 1] = {
+    nullptr,
+    multiply_tiles<Tiles<1, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<2, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<3, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<4, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<5, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<6, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<7, 0, 0, 0>, kBytes, kDirect>,
+};
+
+const Multiply* multiply_of(int bytes, bool direct) {
+  if (bytes == 16) return direct ? kMultiply<16, true> : kMultiply<16, false>;
+  if (bytes == 32) return direct ? kMultiply<32, true> : kMultiply<32, false>;
+  return direct ? kMultiply<64, true> : kMultiply<64, false>;
+}
+
+// Groups for small square maps of odd size, where tiles with fewer outputs are many: at 7x7 they
+// save an eighth of the multiplications.
+struct OddGroup {
+  int count[4];  // of tiles that need all outputs, column 0, row 0, output (0, 0)
+  Multiply multiply[2];
+
+  int tiles() const { return count[0] + count[1] + count[2] + count[3]; }
+};
+
+template <int kFull, int kRight, int kBottom, int kCorner>
+inline constexpr OddGroup kOddGroup{
+    {kFull, kRight, kBottom, kCorner},
+    {multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64, false>,
+     multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64, true>}};
+
+struct OddMap {
+  int size, groups;
+  OddGroup group[2];
+};
+inline constexpr OddMap kOddMaps[] = {
+    {3, 1, {kOddGroup<1, 1, 1, 1>, {}}},
+    {5, 1, {kOddGroup<4, 2, 2, 1>, {}}},
+    {7, 2, {kOddGroup<4, 3, 3, 0>, kOddGroup<5, 0, 0, 1>}},
+};
+
+const OddMap* odd_map_of(const ConvShape& shape, int bytes) {
+  if (bytes != 64) return nullptr;
+  for (const OddMap& map : kOddMaps) {
+    if (shape.out_height() == map.size && shape.out_width() == map.size) return &map;
+  }
+  return nullptr;
+}
 
 // How a call is cut. A strip is some rows of tiles whose V is kept at a time.
 struct Plan {
@@ -27,18 +93,21 @@ struct Plan {
   int groups, chunks;  // of 4 channels; of `bytes` channels
   int rows, columns;   // of tiles
   int strip_rows;
+  bool shared;  // one strip for all threads
   size_t tap_stride, chunk_stride, v_bytes;
 
-  Plan(const ConvShape& shape, int chunk_bytes) : bytes(chunk_bytes) {
+  Plan(const ConvShape& shape, int chunk_bytes, int threads) : bytes(chunk_bytes) {
     groups = (shape.inputs + 3) / 4;
     chunks = (4 * groups + bytes - 1) / bytes;
     rows = (shape.out_height() + 1) / 2;
     columns = (shape.out_width() + 1) / 2;
     const size_t row_bytes = static_cast<size_t>(16) * bytes * chunks * columns;
+    shared = threads > 1 && row_bytes * rows <= kSharedBytes &&
+             blocks_of(shape) * block_bytes(shape) >= kManyWeightBytes;
     const size_t fitting = kStripBytes / row_bytes;
-    strip_rows = fitting >= static_cast<size_t>(rows) ? rows
-                 : fitting > 0                        ? static_cast<int>(fitting)
-                                                      : 1;
+    strip_rows = shared || fitting >= static_cast<size_t>(rows) ? rows
+                 : fitting > 0                                  ? static_cast<int>(fitting)
+                                                                : 1;
     // An odd number of cache lines, so that taps do not share the same few sets of the cache; the
     // transform may write up to a line behind the tiles.
     const size_t lines = (static_cast<size_t>(strip_rows) * columns * bytes + 127) / 64;
@@ -52,7 +121,7 @@ struct Plan {
     const size_t each = sizeof(TilePlace) + sizeof(uint16_t);
     return (each * strip_tiles() + 63) / 64 * 64;
   }
-  size_t bytes_of_strip() const { return v_bytes + place_bytes(); }
+  size_t strip_bytes() const { return v_bytes + place_bytes(); }
 };
 
 // Channels of a tile in a vector; neighbouring pixels share one where nothing lies between them.
@@ -60,12 +129,6 @@ int chunk_bytes(const ConvShape& shape, size_t pixel) {
   if (shape.inputs <= 16 && pixel == 16) return 16;
   if (shape.inputs <= 32 && pixel == 32) return 32;
   return 64;
-}
-
-int blocks_of(const ConvShape& shape) { return (shape.outputs + kOutputBlock - 1) / kOutputBlock; }
-
-size_t block_bytes(const ConvShape& shape) {
-  return kStartBytes + static_cast<size_t>(4 * kStepBytes) * ((shape.inputs + 3) / 4);
 }
 
 bool supports(const ConvShape& shape, int highest) {
@@ -149,33 +212,14 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
   }
 }
 
-using Multiply = void (*)(const TileGroup& group);
-
-template <int kBytes, bool kDirect>
-inline constexpr Multiply kMultiply[kMaxTiles + 1] = {
-    nullptr,
-    multiply_tiles<Tiles<1, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<2, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<3, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<4, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<5, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<6, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<7, 0, 0, 0>, kBytes, kDirect>,
-};
-
-const Multiply* multiply_of(int bytes, bool direct) {
-  if (bytes == 16) return direct ? kMultiply<16, true> : kMultiply<16, false>;
-  if (bytes == 32) return direct ? kMultiply<32, true> : kMultiply<32, false>;
-  return direct ? kMultiply<64, true> : kMultiply<64, false>;
-}
-
 struct Walk {
   const ConvCall& call;
   Plan plan;
   const Multiply* multiply;
+  const OddMap* odd;  // or null
 
   uint8_t* strip(int thread) const {
-    return static_cast<uint8_t*>(call.scratch) + thread * plan.bytes_of_strip();
+    return static_cast<uint8_t*>(call.scratch) + thread * plan.strip_bytes();
   }
   TilePlace* places(uint8_t* strip) const {
     return reinterpret_cast<TilePlace*>(strip + plan.v_bytes);
@@ -184,90 +228,156 @@ struct Walk {
     return reinterpret_cast<uint16_t*>(places(strip) + plan.strip_tiles());
   }
 
-  void number_tiles(uint8_t* strip, int first_row, int rows) const {
-    TilePlace* place = places(strip);
-    uint16_t* slot = slots(strip);
+  // Where V of each tile is kept: in the order in which groups take them.
+  void place_tiles(uint8_t* strip, int first_row, int rows) const {
+    TilePlace* const place = places(strip);
+    uint16_t* const slot = slots(strip);
+    int next[2][4] = {};  // slots of the four kinds in odd->group
+    if (odd != nullptr) {
+      int at = 0;
+      for (int g = 0; g < odd->groups; ++g) {
+        for (int kind = 0; kind < 4; ++kind) {
+          next[g][kind] = at;
+          at += odd->group[g].count[kind];
+        }
+      }
+    }
+    int taken[4] = {};
     for (int r = 0, tile = 0; r < rows; ++r) {
       for (int c = 0; c < plan.columns; ++c, ++tile) {
-        slot[tile] = static_cast<uint16_t>(tile);
-        place[tile] = {static_cast<int16_t>(2 * (first_row + r)), static_cast<int16_t>(2 * c)};
+        int to = tile;
+        if (odd != nullptr) {
+          const int kind = (c + 1 == plan.columns ? 1 : 0) + (r + 1 == plan.rows ? 2 : 0);
+          const int in_first = odd->group[0].count[kind];
+          const int n = taken[kind]++;
+          to = n < in_first ? next[0][kind] + n : next[1][kind] + n - in_first;
+        }
+        slot[tile] = static_cast<uint16_t>(to);
+        place[to] = {static_cast<int16_t>(2 * (first_row + r)), static_cast<int16_t>(2 * c)};
       }
     }
   }
 
-  // Rows of tiles from the strip's row `begin`, image row of tiles `image_row`.
-  void transform(uint8_t* strip, int image_row, int begin, int end) const {
+  // Rows begin .. end of tiles of a strip that starts at row `first` of the image.
+  void transform(uint8_t* strip, int first, int begin, int end) const {
     const CodeImage& image = call.input;
+    const auto run = plan.bytes == 16   ? RowTransform<16>::run
+                     : plan.bytes == 32 ? RowTransform<32>::run
+                                        : RowTransform<64>::run;
+    const ptrdiff_t pad = call.shape.pad;
     for (int r = begin; r < end; ++r) {
-      const ptrdiff_t y = 2 * (image_row + r - begin) - call.shape.pad;
-      const uint8_t* const from = image.origin + y * static_cast<ptrdiff_t>(image.row) -
-                                  call.shape.pad * static_cast<ptrdiff_t>(image.pixel);
+      const uint8_t* const from = image.origin +
+                                  (2 * (first + r) - pad) * static_cast<ptrdiff_t>(image.row) -
+                                  pad * static_cast<ptrdiff_t>(image.pixel);
       const uint16_t* const slot = slots(strip) + static_cast<size_t>(r) * plan.columns;
       for (int chunk = 0; chunk < plan.chunks; ++chunk) {
-        const auto run = plan.bytes == 16   ? RowTransform<16>::run
-                         : plan.bytes == 32 ? RowTransform<32>::run
-                                            : RowTransform<64>::run;
         run(from + static_cast<size_t>(chunk) * 64, image.row, image.pixel, plan.columns, slot,
             strip + chunk * plan.chunk_stride, plan.tap_stride);
       }
     }
   }
 
-  // One block of outputs of `tiles` tiles from `first` on.
-  void multiply_block(uint8_t* strip, int block, int first, int tiles) const {
-    const ConvShape& shape = call.shape;
-    const Finish finish(call.output, shape, block * kOutputBlock, kF2x2Factor);
-    TileGroup group{};
-    group.tap_stride = plan.tap_stride;
-    group.chunk_stride = plan.chunk_stride;
-    group.groups = plan.groups;
-    group.u = static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape);
-    group.finish = &finish;
-    group.height = shape.out_height();
-    group.width = shape.out_width();
-    group.ragged =
-        (group.height | group.width) % 2 != 0 || (block + 1) * kOutputBlock > shape.outputs;
-    // Groups of nearly the same size.
-    for (int parts = (tiles + kMaxTiles - 1) / kMaxTiles; parts > 0; --parts) {
-      const int count = (tiles + parts - 1) / parts;
-      group.v = strip + static_cast<size_t>(first) * plan.bytes;
-      group.places = places(strip) + first;
-      multiply[count](group);
-      first += count;
-      tiles -= count;
+  int groups_of(int tiles) const {
+    return odd != nullptr ? odd->groups : (tiles + kMaxTiles - 1) / kMaxTiles;
+  }
+
+  // Multiplies pieces begin .. end of `tiles` tiles: blocks of outputs, and groups in them.
+  void multiply_pieces(uint8_t* strip, int tiles, int begin, int end) const {
+    const int groups = groups_of(tiles);
+    while (begin < end) {
+      const int block = begin / groups, from = begin % groups;
+      const int to = end - begin < groups - from ? from + end - begin : groups;
+      multiply_block(strip, block, tiles, groups, from, to);
+      begin += to - from;
     }
   }
 
-  static void strips(void* context, int thread, int begin, int end) {
-    const Walk& walk = *static_cast<const Walk*>(context);
+  void multiply_block(uint8_t* strip, int block, int tiles, int groups, int from, int to) const {
+    const ConvShape& shape = call.shape;
+    const Finish finish(call.output, shape, block * kOutputBlock, kF2x2Factor);
+    const int height = shape.out_height(), width = shape.out_width();
+    const bool whole = (block + 1) * kOutputBlock <= shape.outputs;
+    TileGroup group{nullptr,
+                    plan.tap_stride,
+                    plan.chunk_stride,
+                    plan.groups,
+                    static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape),
+                    nullptr,
+                    &finish,
+                    height,
+                    width,
+                    !whole || (odd == nullptr && (height | width) % 2 != 0)};
+    for (int g = from; g < to; ++g) {
+      int first, count = 0;
+      Multiply run;
+      if (odd != nullptr) {
+        first = g == 0 ? 0 : odd->group[0].tiles();
+        run = odd->group[g].multiply[call.output.direct];
+      } else {  // groups of nearly the same size
+        first = static_cast<int>(static_cast<int64_t>(tiles) * g / groups);
+        count = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups) - first;
+        run = multiply[count];
+      }
+      group.v = strip + static_cast<size_t>(first) * plan.bytes;
+      group.places = places(strip) + first;
+      run(group);
+    }
+  }
+
+  // Each thread transforms and multiplies rows of its own.
+  static void run_strips(void* context, int thread, int begin, int end) {
+    Walk walk = *static_cast<const Walk*>(context);
+    if (end - begin != walk.plan.rows || walk.plan.strip_rows != walk.plan.rows) {
+      walk.odd = nullptr;
+    }
     uint8_t* const strip = walk.strip(thread);
     const int blocks = blocks_of(walk.call.shape);
     while (begin < end) {
       const int left = end - begin;
-      const int rows = left < walk.plan.strip_rows ? left : walk.plan.strip_rows;
-      walk.number_tiles(strip, begin, rows);
+      const int strips = (left + walk.plan.strip_rows - 1) / walk.plan.strip_rows;
+      const int rows = (left + strips - 1) / strips;
+      const int tiles = rows * walk.plan.columns;
+      walk.place_tiles(strip, begin, rows);
       walk.transform(strip, begin, 0, rows);
-      for (int block = 0; block < blocks; ++block) {
-        walk.multiply_block(strip, block, 0, rows * walk.plan.columns);
-      }
+      walk.multiply_pieces(strip, tiles, 0, blocks * walk.groups_of(tiles));
       begin += rows;
     }
+  }
+
+  // All threads transform for all, then each multiplies its outputs.
+  static void transform_shared(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    walk.transform(walk.strip(0), 0, begin, end);
+  }
+  static void multiply_shared(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    walk.multiply_pieces(walk.strip(0), walk.plan.strip_tiles(), begin, end);
   }
 };
 
 size_t scratch_bytes(const ConvShape& shape, int threads) {
   size_t most = 0;
   for (int bytes = 16; bytes <= 64; bytes *= 2) {
-    const size_t needed = Plan(shape, bytes).bytes_of_strip();
+    const Plan plan(shape, bytes, threads);
+    const size_t needed = plan.strip_bytes() * (plan.shared ? 1 : threads);
     if (needed > most) most = needed;
   }
-  return most * threads;
+  return most;
 }
 
 void run(const ConvCall& call, const Parallel& parallel) {
   const int bytes = chunk_bytes(call.shape, call.input.pixel);
-  Walk walk{call, Plan(call.shape, bytes), multiply_of(bytes, call.output.direct)};
-  parallel.run(parallel.self, walk.plan.rows, Walk::strips, &walk);
+  Walk walk{call, Plan(call.shape, bytes, parallel.threads), multiply_of(bytes, call.output.direct),
+            odd_map_of(call.shape, bytes)};
+  if (!walk.plan.shared) {
+    parallel.run(parallel.self, walk.plan.rows, Walk::run_strips, &walk);
+    return;
+  }
+  const int tiles = walk.plan.strip_tiles();
+  walk.place_tiles(walk.strip(0), 0, walk.plan.rows);
+  parallel.run(parallel.self, walk.plan.rows, Walk::transform_shared, &walk);
+  parallel.run(parallel.self, blocks_of(call.shape) * walk.groups_of(tiles), Walk::multiply_shared,
+               &walk);
 }
 
 }  // namespace

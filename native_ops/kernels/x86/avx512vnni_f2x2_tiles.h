@@ -42,7 +42,7 @@ struct TileGroup {
   const TilePlace* places;
   const Finish* finish;
   int height, width;  // of the output image
-  bool ragged;        // outputs may lie outside, or fewer than 16 are left
+  bool ragged;        // pixels of `full` may lie outside, or fewer than 16 outputs are left
 };
 
 // The compiler would spill registers around the intrinsic.
@@ -183,30 +183,24 @@ struct Tiles {
 
   template <bool kDirect>
   [[gnu::always_inline]] void finish(const TileGroup& group) const {
-    const Finish& finish = *group.finish;
-    const TilePlace* place = group.places;
-    if (group.ragged) {
-      finish_ragged<kDirect>(group);
-      return;
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < kFull; ++k, ++place) {
-      finish.square<kDirect>(full[k][0], full[k][2], full[k][1], full[k][3], place->y, place->x);
-    }
-  }
-
-  // By pixels. All tiles are stored first: few instructions, of which most groups need none.
-  template <bool kDirect>
-  [[gnu::always_inline]] void finish_ragged(const TileGroup& group) const {
+    // Pixel by pixel from memory where tiles are incomplete: few instructions, seldom needed.
     PixelSums sums[4 * kTiles];
     PixelSums* to = sums;
     const TilePlace* place = group.places;
+    if (group.ragged) {
 #pragma GCC unroll 8
-    for (int k = 0; k < kFull; ++k, ++place) {
-      *to++ = {full[k][0], place->y, place->x};
-      *to++ = {full[k][1], place->y + 1, place->x};
-      *to++ = {full[k][2], place->y, place->x + 1};
-      *to++ = {full[k][3], place->y + 1, place->x + 1};
+      for (int k = 0; k < kFull; ++k, ++place) {
+        *to++ = {full[k][0], place->y, place->x};
+        *to++ = {full[k][1], place->y + 1, place->x};
+        *to++ = {full[k][2], place->y, place->x + 1};
+        *to++ = {full[k][3], place->y + 1, place->x + 1};
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int k = 0; k < kFull; ++k, ++place) {
+        group.finish->square<kDirect>(full[k][0], full[k][2], full[k][1], full[k][3], place->y,
+                                      place->x);
+      }
     }
 #pragma GCC unroll 8
     for (int k = 0; k < kRight; ++k, ++place) {
@@ -219,7 +213,7 @@ struct Tiles {
       *to++ = {bottom[k][1], place->y, place->x + 1};
     }
     if constexpr (kCorner > 0) *to++ = {corner[0], place->y, place->x};
-    finish_pixels<kDirect>(group, sums, to);
+    if (to != sums) finish_pixels<kDirect>(group, sums, to);
   }
 };
 
