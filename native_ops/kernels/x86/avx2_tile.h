@@ -85,8 +85,9 @@ struct Words {
 // `P` windows, each from its pointer on, into accumulators [P][16]. `most` steps are summed before
 // sums are widened.
 template <typename Operand, int P>
-void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights, int most,
-          int32_t* accumulators) {
+[[gnu::always_inline]] inline void sum_windows(const uint8_t* const* pixels, const Window& window,
+                                               const uint8_t* weights, int most,
+                                               int32_t* accumulators) {
   __m256i sum[P][kVectors];
   const uint8_t* from[P];
 #pragma GCC unroll 6
@@ -149,6 +150,12 @@ void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* wei
       for (int v = 0; v < kVectors; ++v) _mm256_store_si256(out + p * kVectors + v, sum[p][v]);
     }
   }
+}
+
+template <typename Operand, int P>
+void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights, int most,
+          int32_t* accumulators) {
+  sum_windows<Operand, P>(pixels, window, weights, most, accumulators);
 }
 
 using Tile = void (*)(const uint8_t* const*, const Window&, const uint8_t*, int, int32_t*);
