@@ -1,11 +1,6 @@
 // Direct convolution of any shape: vpdpbusd multiplies four codes by four weights for each of 16
-// outputs and adds them to int32 without saturation.
-//
-// A tile is 14 pixels x 32 outputs, or 28 x 16 where there are only 16: its 28 accumulators stay in
-// registers over the whole sum. Each step takes the vectors of 4 inputs of all outputs, broadcasts
-// the same 4 codes of every pixel, and multiplies. Pixels are counted over the whole output, so
-// that tiles do not end with rows: each pixel has a pointer of its own, and a tap of the kernel is
-// the same distance from all of them. Codes are read where they lie, in the bordered image.
+// outputs and adds them to int32 without saturation. Codes are read where they lie, in the bordered
+// image; tiles of pixels go over the ends of rows.
 
 #include "avx512vnni_layers.h"
 
@@ -13,26 +8,16 @@
 
 #include <immintrin.h>
 
+#include "avx512vnni_tiles.h"
 #include "finish_avx512.h"
 
 namespace mbq {
 namespace {
 
-constexpr int kVectorBytes = 64;  // 16 outputs x 4 inputs
-constexpr int kPairBlocks = 2;    // blocks of 16 outputs in a tile, where there are two
-constexpr int kAccumulators = 28;
 // Codes that one thread goes over before it comes back for the next outputs: half an L2 cache.
 constexpr size_t kChunkBytes = 512 << 10;
 
-// The inputs of a window: `rows` x `columns` runs of `groups` groups of 4. Where pixels have no
-// gaps between them a row of the kernel is one run.
-struct Window {
-  int rows, columns, groups;
-  size_t row_bytes, column_bytes;
-
-  constexpr int steps() const { return rows * columns * groups; }
-};
-
+// Where pixels have no gaps between them a row of the kernel is one run.
 Window window_of(const ConvShape& shape, const CodeImage& input) {
   const int groups = round_up(shape.inputs, kCodesPerByte) / kCodesPerByte;
   if (input.pixel == static_cast<size_t>(groups) * 4) {
@@ -40,63 +25,6 @@ Window window_of(const ConvShape& shape, const CodeImage& input) {
   }
   return {shape.kernel_height, shape.kernel_width, groups, input.row, input.pixel};
 }
-
-// Intrinsics let gcc move accumulators to memory in loops of this size.
-[[gnu::always_inline]] inline void dot(__m512i& acc, __m512i codes, __m512i weights) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(weights));
-}
-
-[[gnu::always_inline]] inline __m512i broadcast(const uint8_t* codes) {
-  __m512i result;
-  asm("vpbroadcastd %1, %0" : "=v"(result) : "m"(*reinterpret_cast<const uint8_t (*)[4]>(codes)));
-  return result;
-}
-
-// `Pixels` windows, each from its pointer on, into accumulators [Pixels][Blocks][16].
-template <int Pixels, int Blocks>
-void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights,
-          int32_t* accumulators) {
-  __m512i acc[Pixels][Blocks];
-  const uint8_t* from[Pixels];
-#pragma GCC unroll 28
-  for (int p = 0; p < Pixels; ++p) {
-    from[p] = pixels[p];
-#pragma GCC unroll 2
-    for (int b = 0; b < Blocks; ++b) acc[p][b] = _mm512_setzero_si512();
-  }
-  for (int row = 0; row < window.rows; ++row) {
-    for (int column = 0; column < window.columns; ++column) {
-      size_t offset = row * window.row_bytes + column * window.column_bytes;
-      for (int group = window.groups; group > 0; --group) {
-        __m512i w[Blocks];
-#pragma GCC unroll 2
-        for (int b = 0; b < Blocks; ++b) w[b] = _mm512_load_si512(weights + b * kVectorBytes);
-#pragma GCC unroll 28
-        for (int p = 0; p < Pixels; ++p) {
-          const __m512i codes = broadcast(from[p] + offset);
-#pragma GCC unroll 2
-          for (int b = 0; b < Blocks; ++b) dot(acc[p][b], codes, w[b]);
-        }
-        weights += Blocks * kVectorBytes;
-        offset += 4;
-      }
-    }
-  }
-#pragma GCC unroll 28
-  for (int p = 0; p < Pixels; ++p) {
-#pragma GCC unroll 2
-    for (int b = 0; b < Blocks; ++b) {
-      _mm512_store_si512(accumulators + (p * Blocks + b) * kOutputBlock, acc[p][b]);
-    }
-  }
-}
-
-// Tiles of one and of two blocks, by pixels in units of 4 and of 2.
-using Tile = void (*)(const uint8_t* const*, const Window&, const uint8_t*, int32_t*);
-constexpr Tile kTiles[kPairBlocks][7] = {
-    {tile<4, 1>, tile<8, 1>, tile<12, 1>, tile<16, 1>, tile<20, 1>, tile<24, 1>, tile<28, 1>},
-    {tile<2, 2>, tile<4, 2>, tile<6, 2>, tile<8, 2>, tile<10, 2>, tile<12, 2>, tile<14, 2>},
-};
 
 // 16 bytes of packed codes become 64 int8 weights. Shifting by 6, 12 and 18 brings the four codes
 // of a byte to bits 0, 8, 16 and 24; what else lands around them is masked off.
@@ -135,54 +63,23 @@ struct Walk {
   const ConvCall* call;
   Window window;
   int blocks, pairs, pixels, chunks;
-  size_t step_y, step_x;  // between the windows of neighbours
-  const uint8_t* first;   // the first pixel's window
+  PixelRun run;  // of all pixels
 };
 
 template <bool kDirect, int Blocks>
-void walk_pixels(const Walk& walk, int begin, int end, int block, const uint8_t* weights) {
-  constexpr int kMost = kAccumulators / Blocks, kUnit = kMost / 7;
-  const int width = walk.call->shape.out_width();
-  const Finish finish[2] = {
-      Finish(walk.call->output, walk.call->shape, block * kOutputBlock),
-      Finish(walk.call->output, walk.call->shape, (block + Blocks - 1) * kOutputBlock)};
-  int y = begin / width, x = begin % width;
-  while (begin < end) {
-    const int count = end - begin < kMost ? end - begin : kMost;
-    const uint8_t* from[kMost];
-    const int first_y = y, first_x = x;
-    const uint8_t* at = walk.first + y * walk.step_y + x * walk.step_x;
-    for (int p = 0; p < count; ++p) {
-      from[p] = at;
-      at += walk.step_x;
-      if (++x == width) {
-        x = 0;
-        at = walk.first + ++y * walk.step_y;
-      }
-    }
-    const int units = (count + kUnit - 1) / kUnit;
-    for (int p = count; p < units * kUnit; ++p) from[p] = from[0];  // computed, never stored
-    alignas(64) int32_t acc[kAccumulators * kOutputBlock];
-    kTiles[Blocks - 1][units - 1](from, walk.window, weights, acc);
-    int to_y = first_y, to_x = first_x;
-    const int32_t* result = acc;
-    for (int p = 0; p < count; ++p) {
-      for (int b = 0; b < Blocks; ++b, result += kOutputBlock) {
-        finish[b].template operator()<kDirect>(_mm512_load_si512(result), to_y, to_x);
-      }
-      if (++to_x == width) {
-        to_x = 0;
-        ++to_y;
-      }
-    }
-    begin += count;
-  }
+void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
+  const ConvCall& call = *walk.call;
+  const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
+                            Finish(call.output, call.shape, (block + Blocks - 1) * kOutputBlock)};
+  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, [&](int b, __m512i acc, int y, int x) {
+    finish[b].template operator()<kDirect>(acc, y, x);
+  });
 }
 
 void walk_items(void* context, int thread, int begin, int end) {
   const Walk& walk = *static_cast<const Walk*>(context);
   const ConvCall& call = *walk.call;
-  const int steps = walk.window.steps();
+  const int steps = walk.window.all_steps();
   const size_t block_bytes = static_cast<size_t>(steps) * kVectorBytes;
   for (int item = begin; item < end; ++item) {
     const int block = item % walk.pairs * kPairBlocks, chunk = item / walk.pairs;
@@ -198,15 +95,13 @@ void walk_items(void* context, int thread, int begin, int end) {
       weights = own;
     }
     const int64_t pixels = walk.pixels;
-    const int first = static_cast<int>(pixels * chunk / walk.chunks);
-    const int last = static_cast<int>(pixels * (chunk + 1) / walk.chunks);
-    if (together == 2) {
-      (call.output.direct ? walk_pixels<true, 2> : walk_pixels<false, 2>)(walk, first, last, block,
-                                                                          weights);
-    } else {
-      (call.output.direct ? walk_pixels<true, 1> : walk_pixels<false, 1>)(walk, first, last, block,
-                                                                          weights);
-    }
+    PixelRun run = walk.run;
+    run.begin = static_cast<int>(pixels * chunk / walk.chunks);
+    run.end = static_cast<int>(pixels * (chunk + 1) / walk.chunks);
+    const bool direct = call.output.direct;
+    const auto walk_run = together == 2 ? (direct ? walk_pixels<true, 2> : walk_pixels<false, 2>)
+                                        : (direct ? walk_pixels<true, 1> : walk_pixels<false, 1>);
+    walk_run(walk, run, block, weights);
   }
 }
 
@@ -219,13 +114,17 @@ void run(const ConvCall& call, const Parallel& parallel) {
   walk.blocks = blocks_of(shape);
   walk.pairs = (walk.blocks + kPairBlocks - 1) / kPairBlocks;
   walk.pixels = shape.out_height() * shape.out_width();
-  walk.step_y = shape.stride * input.row;
-  walk.step_x = shape.stride * input.pixel;
-  walk.first = input.origin - shape.pad * (input.row + input.pixel);
+  walk.run = {0,
+              walk.pixels,
+              shape.out_width(),
+              input.origin - shape.pad * (input.row + input.pixel),
+              shape.stride * input.row,
+              shape.stride * input.pixel};
 
   // Threads share out pixels, unless the weights are more than the codes and outputs go around.
   const size_t code_bytes = shape.height * input.row;
-  const size_t weight_bytes = static_cast<size_t>(walk.blocks) * walk.window.steps() * kVectorBytes;
+  const size_t weight_bytes =
+      static_cast<size_t>(walk.blocks) * walk.window.all_steps() * kVectorBytes;
   walk.chunks = static_cast<int>((code_bytes + kChunkBytes - 1) / kChunkBytes);
   if (weight_bytes <= code_bytes || walk.pairs < parallel.threads) {
     walk.chunks = round_up(walk.chunks, parallel.threads);
