@@ -36,38 +36,34 @@ using Multiply = void (*)(const TileGroup& group);
 // Full tiles of a group: 28 accumulators at most.
 inline constexpr int kMaxTiles = 7;
 
-template <int kBytes, bool kDirect>
+template <int kBytes>
 inline constexpr Multiply kMultiply[kMaxTiles + 1] = {
     nullptr,
-    multiply_tiles<Tiles<1, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<2, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<3, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<4, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<5, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<6, 0, 0, 0>, kBytes, kDirect>,
-    multiply_tiles<Tiles<7, 0, 0, 0>, kBytes, kDirect>,
+    multiply_tiles<Tiles<1, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<2, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<3, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<4, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<5, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<6, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<7, 0, 0, 0>, kBytes>,
 };
 
-const Multiply* multiply_of(int bytes, bool direct) {
-  if (bytes == 16) return direct ? kMultiply<16, true> : kMultiply<16, false>;
-  if (bytes == 32) return direct ? kMultiply<32, true> : kMultiply<32, false>;
-  return direct ? kMultiply<64, true> : kMultiply<64, false>;
+const Multiply* multiply_of(int bytes) {
+  return bytes == 16 ? kMultiply<16> : bytes == 32 ? kMultiply<32> : kMultiply<64>;
 }
 
 // Groups for small square maps of odd size, where tiles with fewer outputs are many: at 7x7 they
 // save an eighth of the multiplications.
 struct OddGroup {
   int count[4];  // of tiles that need all outputs, column 0, row 0, output (0, 0)
-  Multiply multiply[2];
+  Multiply multiply;
 
   int tiles() const { return count[0] + count[1] + count[2] + count[3]; }
 };
 
 template <int kFull, int kRight, int kBottom, int kCorner>
-inline constexpr OddGroup kOddGroup{
-    {kFull, kRight, kBottom, kCorner},
-    {multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64, false>,
-     multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64, true>}};
+inline constexpr OddGroup kOddGroup{{kFull, kRight, kBottom, kCorner},
+                                    multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64>};
 
 struct OddMap {
   int size, groups;
@@ -294,33 +290,35 @@ struct Walk {
 
   void multiply_block(uint8_t* strip, int block, int tiles, int groups, int from, int to) const {
     const ConvShape& shape = call.shape;
-    const Finish finish(call.output, shape, block * kOutputBlock, kF2x2Factor);
     const int height = shape.out_height(), width = shape.out_width();
     const bool whole = (block + 1) * kOutputBlock <= shape.outputs;
+    const TileFinish finish{Finish(call.output, shape, block * kOutputBlock, kF2x2Factor), height,
+                            width, !whole || (odd == nullptr && (height | width) % 2 != 0)};
+    __m512i sums[4 * kMaxTiles];
     TileGroup group{nullptr,
                     plan.tap_stride,
                     plan.chunk_stride,
                     plan.groups,
                     static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape),
-                    nullptr,
-                    &finish,
-                    height,
-                    width,
-                    !whole || (odd == nullptr && (height | width) % 2 != 0)};
+                    sums};
     for (int g = from; g < to; ++g) {
-      int first, count = 0;
-      Multiply run;
+      OddGroup here{};
+      int first;
       if (odd != nullptr) {
+        here = odd->group[g];
         first = g == 0 ? 0 : odd->group[0].tiles();
-        run = odd->group[g].multiply[call.output.direct];
       } else {  // groups of nearly the same size
         first = static_cast<int>(static_cast<int64_t>(tiles) * g / groups);
-        count = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups) - first;
-        run = multiply[count];
+        here.count[0] = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups) - first;
+        here.multiply = multiply[here.count[0]];
       }
       group.v = strip + static_cast<size_t>(first) * plan.bytes;
-      group.places = places(strip) + first;
-      run(group);
+      here.multiply(group);
+      if (call.output.direct) {
+        finish.run<true>(sums, places(strip) + first, here.count);
+      } else {
+        finish.run<false>(sums, places(strip) + first, here.count);
+      }
     }
   }
 
@@ -367,7 +365,7 @@ size_t scratch_bytes(const ConvShape& shape, int threads) {
 
 void run(const ConvCall& call, const Parallel& parallel) {
   const int bytes = chunk_bytes(call.shape, call.input.pixel);
-  Walk walk{call, Plan(call.shape, bytes, parallel.threads), multiply_of(bytes, call.output.direct),
+  Walk walk{call, Plan(call.shape, bytes, parallel.threads), multiply_of(bytes),
             odd_map_of(call.shape, bytes)};
   if (!walk.plan.shared) {
     parallel.run(parallel.self, walk.plan.rows, Walk::run_strips, &walk);

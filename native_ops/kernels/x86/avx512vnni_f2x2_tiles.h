@@ -29,20 +29,13 @@ inline constexpr int kStepBytes = 4 * 64;       // of U: 4 taps, 16 outputs, 4 c
 inline constexpr int kStartBytes = 4 * 64;      // start values of the taps of the first step
 inline constexpr float kF2x2Factor = 1.0f / 8;  // accumulators hold 8 times the sum
 
-// Pixel of a tile's top left output.
-struct TilePlace {
-  int16_t y, x;
-};
-
+// V and U of some tiles and a block of outputs, and where the sums go.
 struct TileGroup {
   const uint8_t* v;  // of the first tile
   size_t tap_stride, chunk_stride;
   int groups;        // of 4 channels
   const uint8_t* u;  // of the block of outputs: start values, then U
-  const TilePlace* places;
-  const Finish* finish;
-  int height, width;  // of the output image
-  bool ragged;        // pixels of `full` may lie outside, or fewer than 16 outputs are left
+  __m512i* sums;     // 8 times the accumulators of the pixels of each tile, by rows
 };
 
 // The compiler would spill registers around the intrinsic.
@@ -61,21 +54,6 @@ struct TileGroup {
 }
 
 [[gnu::always_inline]] inline void twice(__m512i& a) { a = _mm512_add_epi32(a, a); }
-
-// The accumulators of one pixel, which may lie outside the image.
-struct PixelSums {
-  __m512i acc;
-  int y, x;
-};
-
-template <bool kDirect>
-[[gnu::noinline]] void finish_pixels(const TileGroup& group, const PixelSums* from,
-                                     const PixelSums* end) {
-  for (; from != end; ++from) {
-    if (from->y >= group.height || from->x >= group.width) continue;
-    group.finish->operator()<kDirect>(from->acc, from->y, from->x);
-  }
-}
 
 // Accumulators of tiles that need all outputs, column 0, row 0, and output (0, 0) alone.
 template <int kFull, int kRight, int kBottom, int kCorner>
@@ -181,43 +159,23 @@ struct Tiles {
     rows();
   }
 
-  template <bool kDirect>
-  [[gnu::always_inline]] void finish(const TileGroup& group) const {
-    // Pixel by pixel from memory where tiles are incomplete: few instructions, seldom needed.
-    PixelSums sums[4 * kTiles];
-    PixelSums* to = sums;
-    const TilePlace* place = group.places;
-    if (group.ragged) {
+  [[gnu::always_inline]] void store(__m512i* to) const {
 #pragma GCC unroll 8
-      for (int k = 0; k < kFull; ++k, ++place) {
-        *to++ = {full[k][0], place->y, place->x};
-        *to++ = {full[k][1], place->y + 1, place->x};
-        *to++ = {full[k][2], place->y, place->x + 1};
-        *to++ = {full[k][3], place->y + 1, place->x + 1};
-      }
-    } else {
-#pragma GCC unroll 8
-      for (int k = 0; k < kFull; ++k, ++place) {
-        group.finish->square<kDirect>(full[k][0], full[k][2], full[k][1], full[k][3], place->y,
-                                      place->x);
-      }
+    for (int k = 0; k < kFull; ++k, to += 4) {
+      to[0] = full[k][0];
+      to[1] = full[k][2];
+      to[2] = full[k][1];
+      to[3] = full[k][3];
     }
 #pragma GCC unroll 8
-    for (int k = 0; k < kRight; ++k, ++place) {
-      *to++ = {right[k][0], place->y, place->x};
-      *to++ = {right[k][1], place->y + 1, place->x};
-    }
+    for (int k = 0; k < kRight; ++k, to += 2) to[0] = right[k][0], to[1] = right[k][1];
 #pragma GCC unroll 8
-    for (int k = 0; k < kBottom; ++k, ++place) {
-      *to++ = {bottom[k][0], place->y, place->x};
-      *to++ = {bottom[k][1], place->y, place->x + 1};
-    }
-    if constexpr (kCorner > 0) *to++ = {corner[0], place->y, place->x};
-    if (to != sums) finish_pixels<kDirect>(group, sums, to);
+    for (int k = 0; k < kBottom; ++k, to += 2) to[0] = bottom[k][0], to[1] = bottom[k][1];
+    if constexpr (kCorner > 0) to[0] = corner[0];
   }
 };
 
-template <typename Tiles, int kBytes, bool kDirect>
+template <typename Tiles, int kBytes>
 void multiply_tiles(const TileGroup& group) {
   Tiles tiles;
   tiles.start(group.u);
@@ -229,8 +187,44 @@ void multiply_tiles(const TileGroup& group) {
   u = tiles.template multiply_all<2, kBytes>(group, u);
   tiles.rows();
   tiles.template multiply_all<3, kBytes>(group, u);
-  tiles.template finish<kDirect>(group);
+  tiles.store(group.sums);
 }
+
+// Pixel of a tile's top left output.
+struct TilePlace {
+  int16_t y, x;
+};
+
+// The finish of groups of a block of outputs.
+struct TileFinish {
+  Finish finish;
+  int height, width;  // of the output image
+  bool ragged;        // tiles may reach out of the image, or fewer than 16 outputs are left
+
+  template <bool kDirect>
+  [[gnu::always_inline]] void pixel(__m512i sums, int y, int x) const {
+    if (y < height && x < width) finish.operator()<kDirect>(sums, y, x);
+  }
+
+  // count: tiles that have all outputs, column 0, row 0, output (0, 0).
+  template <bool kDirect>
+  void run(const __m512i* sums, const TilePlace* place, const int (&count)[4]) const {
+    for (int k = 0; k < count[0]; ++k, sums += 4, ++place) {
+      if (!ragged) {
+        finish.square<kDirect>(sums[0], sums[1], sums[2], sums[3], place->y, place->x);
+        continue;
+      }
+      for (int i = 0; i < 4; ++i) pixel<kDirect>(sums[i], place->y + i / 2, place->x + i % 2);
+    }
+    for (int kind = 1; kind < 4; ++kind) {
+      for (int k = 0; k < count[kind]; ++k, ++place) {
+        pixel<kDirect>(*sums++, place->y, place->x);
+        if (kind == 1) pixel<kDirect>(*sums++, place->y + 1, place->x);
+        if (kind == 2) pixel<kDirect>(*sums++, place->y, place->x + 1);
+      }
+    }
+  }
+};
 
 }  // namespace
 }  // namespace mbq
