@@ -109,6 +109,9 @@ struct Finish {
       vst1q_u8(to, packed);
     } else if (count == 8) {
       vst1_u8(to, vget_low_u8(packed));
+    } else if (count == 4) {
+      const uint32_t word = vgetq_lane_u32(vreinterpretq_u32_u8(packed), 0);
+      memcpy(to, &word, 4);
     } else {
       uint8_t part[16];
       vst1q_u8(part, packed);

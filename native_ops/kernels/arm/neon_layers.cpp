@@ -5,11 +5,15 @@
 #if defined(__aarch64__)
 
 #include "neon_direct.h"
+#include "neon_popcount.h"
 #include "neon_shared.h"
 
 namespace mbq {
 namespace {
 
+constexpr ConvKernel kPopcount2 = Popcount<2>::kernel("u2s2_conv_popcount_1x4__neon");
+constexpr ConvKernel kPopcount3 = Popcount<3>::kernel("u3s2_conv_popcount_1x4__neon");
+constexpr ConvKernel kPopcount4 = Popcount<4>::kernel("u4s2_conv_popcount_1x4__neon");
 constexpr ConvKernel kByteDirect =
     Direct<ByteTile<3>, true>::kernel("u2s2_conv_direct_mla_4x4__neon");
 constexpr ConvKernel kByteDirect3 =
@@ -17,13 +21,14 @@ constexpr ConvKernel kByteDirect3 =
 constexpr ConvKernel kLongDirect =
     Direct<LongTile<false>, true>::kernel("u7s2_conv_direct_smlal_4x4__neon");
 constexpr ConvKernel kLongUnpacking =
-    Direct<LongTile<true>, false>::kernel("u8s2_conv_direct_unpack_smlal_4x4__neon");
+    Direct<LongTile<true>, false>::kernel("u8s2_conv_direct_unpacking_smlal_4x4__neon");
 constexpr ConvKernel kLongCentred =
     Direct<LongTile<true>, true>::kernel("u8s2_conv_direct_smlal_4x4__neon");
 
-constexpr const ConvKernel* kConv[] = {&kByteDirect,    &kByteDirect3, &kLongDirect,
+constexpr const ConvKernel* kConv[] = {&kPopcount2,     &kPopcount3,   &kPopcount4,
+                                       &kByteDirect,    &kByteDirect3, &kLongDirect,
                                        &kLongUnpacking, &kLongCentred, nullptr};
-constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
 constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 namespace mbq {
 
+extern const ConvKernel kNeonDepthwiseBytes;
 extern const ConvKernel kNeonDepthwise;
 extern const StemKernel kNeonStem;
 

@@ -15,12 +15,12 @@ constexpr ConvKernel kF2x2 = F2x2<DotF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neo
 constexpr ConvKernel kDirect =
     Direct<DotTile<false>, true>::kernel("u7s2_conv_direct_4x16__neondot");
 constexpr ConvKernel kUnpacking =
-    Direct<DotTile<true>, false>::kernel("u8s2_conv_direct_unpack_4x16__neondot");
+    Direct<DotTile<true>, false>::kernel("u8s2_conv_direct_unpacking_4x16__neondot");
 constexpr ConvKernel kCentred =
     Direct<DotTile<true>, true>::kernel("u8s2_conv_direct_4x16__neondot");
 
 constexpr const ConvKernel* kConv[] = {&kF2x2, &kDirect, &kUnpacking, &kCentred, nullptr};
-constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
 constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
 
 }  // namespace

@@ -13,11 +13,11 @@ namespace {
 
 constexpr ConvKernel kF2x2 = F2x2<MatrixF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neoni8mm");
 constexpr ConvKernel kUnpacking =
-    Direct<MatrixTile, false>::kernel("u8s2_conv_direct_unpack_8x8__neoni8mm");
+    Direct<MatrixTile, false>::kernel("u8s2_conv_direct_unpacking_8x8__neoni8mm");
 constexpr ConvKernel kDirect = Direct<MatrixTile, true>::kernel("u8s2_conv_direct_8x8__neoni8mm");
 
 constexpr const ConvKernel* kConv[] = {&kF2x2, &kUnpacking, &kDirect, nullptr};
-constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwise, nullptr};
+constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
 constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
 
 }  // namespace
