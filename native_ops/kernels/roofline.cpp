@@ -6,7 +6,7 @@ namespace mbq {
 namespace {
 
 constexpr int kMostRooflines = 8;
-constexpr int kRuns = 20;
+constexpr int kRuns = 100;
 constexpr double kSecondsOfRun = 1e-3;
 
 // Products of an 8-bit code and a weight, summed in 32 bits, as the compiler vectorises them for

@@ -23,7 +23,7 @@ struct Roofline {
 const Roofline* const* available_rooflines();
 
 // Multiply-accumulates a second on this thread: the best of several short runs, since whatever else
-// the machine does only slows a run down. Takes some tens of milliseconds.
+// the machine does only slows a run down. Takes about a tenth of a second.
 double measure_roofline(const Roofline& roofline);
 
 // Those of a processor family, null after the last; empty where another is compiled for.

@@ -27,11 +27,12 @@ constexpr const char* kMethod = "forward";
   throw std::runtime_error(std::string(what) + ": " + executorch::runtime::to_string(error));
 }
 
+// Of any shape: what counts is the order in memory.
 template <typename T>
-using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 using NewVector = nb::ndarray<nb::numpy, float, nb::ndim<1>>;
 
-NewVector run_peer(PeerProgram& peer, Vector<float> input) {
+NewVector run_peer(PeerProgram& peer, Values<float> input) {
   if (input.size() != peer.input_count()) {
     throw std::invalid_argument("the input does not have as many elements as the program takes");
   }
@@ -101,7 +102,7 @@ void bind_peer(nb::module_& module) {
   nb::class_<PeerProgram>(module, "PeerProgram")
       .def(
           "__init__",
-          [](PeerProgram* self, Vector<uint8_t> bytes) {
+          [](PeerProgram* self, Values<uint8_t> bytes) {
             new (self) PeerProgram(bytes.data(), bytes.size());
           },
           "program"_a)
