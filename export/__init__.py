@@ -9,7 +9,7 @@ A run of `train` goes through five steps, one module each:
   (`checks` refuses what it could not execute exactly);
 - `packing` stores four weight codes a byte behind a checked header;
 - `ops` declares the operations to PyTorch, and `program` lowers every level into one ExecuTorch
-  program in which the levels share the packed weights (`compact` lets them share the rest);
+  program in which the levels share the packed weights;
 - `verification` runs the finished file and compares it with the oracle and the trained network.
 
 `python -m export RUN -o model.pte` does all of it (`build`), and measures (`costs`) and

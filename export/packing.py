@@ -115,6 +115,12 @@ def pack(codes: npt.NDArray[np.uint8], kind: int = KIND_DENSE) -> npt.NDArray[np
     return np.frombuffer(header + payload, dtype=np.uint8).copy()
 
 
+def kernel_size(blob: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of the kernel that a packed weight says it holds."""
+    height, width = _FIELDS.unpack_from(blob.tobytes())[5:7]
+    return int(height), int(width)
+
+
 def unpack(blob: npt.NDArray[np.uint8], kind: int = KIND_DENSE) -> npt.NDArray[np.uint8]:
     """The weight codes of a blob: uint8 [O, kh, kw, I]; the inverse of `pack`.
 

@@ -1,11 +1,13 @@
 """An integer network as one ExecuTorch program with a method for each level.
 
-Every method consists of `mbq::*` operators only, so that a device needs no other kernels. Constants
-are stored once where their bytes are equal, which is why the weights are packed once for each
-branch and the per-level scales are separate small tensors.
+Every method is traced as `mbq::*` operators only, so that a device needs no other kernels, and then
+taken as a whole by the engine of `native_ops` (see `delegate`). Constants are stored once where their
+bytes are equal, which is why the weights are packed once for each branch, while the scales of a level
+lie in its plan.
 """
 
 import json
+import operator
 import os
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 
 from export import ops, packing
 from export.checks import check
-from export.compact import compact
+from export.delegate import MbqPartitioner, operator_name
 from export.integer import (
     HALF,
     Block,
@@ -42,6 +44,8 @@ from export.integer import (
 from native_ops import container
 
 FORMAT = 1
+# What is left in the graph of a method that a delegate took.
+_OF_DELEGATES = (torch.ops.higher_order.executorch_call_delegate, operator.getitem)
 # One cache line, the widest vector, and the payload of a packed weight after its header.
 _ALIGNMENT = 64
 
@@ -226,13 +230,13 @@ class LevelModule(nn.Module):
         for branch, name, step in level.steps():
             blobs = {n: packed.blobs[branch, f"{name}.{n}"] for n, _ in step.convolutions()}
             bodies[branch].append(_step(step, blobs))
-        self.branches = nn.ModuleList(bodies.values())
+        self.branches = nn.ModuleDict({str(branch): body for branch, body in bodies.items()})
 
     def forward(self, image: Tensor) -> Tensor:
         features = {int(index): stem(image) for index, stem in self.stems.items()}
         streams = [
             branch(features[index])
-            for branch, index in zip(self.branches, self.stem_of, strict=True)
+            for branch, index in zip(self.branches.values(), self.stem_of, strict=True)
         ]
         logits: Tensor = self.head(streams, self.head_weight, self.head_bias)
         return logits
@@ -246,7 +250,7 @@ def lower(network: IntegerNetwork, metadata: Mapping[str, Any]) -> bytes:
 
     Raises:
         IntegerNetworkError: the network fails `integer.check`.
-        ExportError: an operator other than `mbq::*` is left in a method.
+        ExportError: an operator other than `mbq::*` is in a method.
     """
     check(network)
     packed = pack_weights(network)
@@ -256,13 +260,18 @@ def lower(network: IntegerNetwork, metadata: Mapping[str, Any]) -> bytes:
 
 
 def lower_modules(
-    modules: Mapping[str, nn.Module], input_size: tuple[int, int], constants: Mapping[str, Any]
+    modules: Mapping[str, nn.Module],
+    input_size: tuple[int, int],
+    constants: Mapping[str, Any],
+    delegate: bool = True,
 ) -> bytes:
     """An ExecuTorch program with one method for each module.
 
     Args:
         modules: method name -> module of uint8 [1, H, W, 3].
         constants: name -> value of constant methods.
+        delegate: whether the engine of `native_ops` takes each method as a whole; else a method
+            calls the reference operators one by one.
 
     Raises:
         ExportError: an operator other than `mbq::*` is left in a method; names method and node.
@@ -273,13 +282,17 @@ def lower_modules(
             name: torch.export.export(module.eval(), example, strict=False)
             for name, module in modules.items()
         }
-        edge = to_edge_transform_and_lower(exported, constant_methods=dict(constants))
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[MbqPartitioner()] if delegate else None,
+            constant_methods=dict(constants),
+        )
     refuse_other_operators(edge)
     planning = MemoryPlanningPass(alloc_graph_input=False, alignment=_ALIGNMENT)
     config = ExecutorchBackendConfig(
         memory_planning_pass=planning, constant_tensor_alignment=_ALIGNMENT
     )
-    return compact(bytes(edge.to_executorch(config).buffer))
+    return bytes(edge.to_executorch(config).buffer)
 
 
 def refuse_other_operators(edge: EdgeProgramManager) -> None:
@@ -293,8 +306,7 @@ def refuse_other_operators(edge: EdgeProgramManager) -> None:
         for node in edge.exported_program(method).graph.nodes:
             if node.op != "call_function":
                 continue
-            namespace = node.target.namespace if isinstance(node.target, EdgeOpOverload) else ""
-            if namespace != ops.NAMESPACE:
+            if operator_name(node.target) is None and node.target not in _OF_DELEGATES:
                 foreign.append(f"{method}: node '{node.name}' calls {_operator_name(node.target)}")
     if foreign:
         raise ExportError(

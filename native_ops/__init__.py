@@ -2,8 +2,12 @@
 
 Layers, each of which knows only those before it:
 
-- `kernels/`: C++ on raw pointers, one translation unit for each instruction set, chosen at run time;
-- `executorch/`: the kernels as ExecuTorch operators `mbq::*`, with every argument checked;
+- `kernels/`: C++ on raw pointers: the reference operators, and the layer kernels of each instruction
+  set in translation units of their own, chosen at run time;
+- `engine/`: the plan of a level, prepared weights that levels share, the choice of a kernel for each
+  layer, and the run;
+- `executorch/`: the engine as a delegate, and the reference as operators `mbq::*`, with every
+  argument checked;
 - `runtime/`: the extension module `_native`, a program behind numpy arrays;
 - this package: `Program` with its metadata and its errors, and the model file's `container`.
 

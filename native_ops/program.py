@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,22 @@ _METHOD_PREFIX = "bits"
 
 class ModelError(RuntimeError):
     """A model file that cannot be used; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What one layer took in one run.
+
+    branch: from 1; 0 for what branches share. layer: kind and shape. kernel: its name.
+    macs: multiplications of the direct algorithm. weight_bytes: of weights prepared for the kernel.
+    """
+
+    branch: int
+    layer: str
+    kernel: str
+    microseconds: float
+    macs: int
+    weight_bytes: int
 
 
 class Program:
@@ -63,15 +80,24 @@ class Program:
             raise ModelError(f"{path}: {error}; export the model again") from error
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], threads: int = 1) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        threads: int = 1,
+        low_memory: bool = False,
+        isa: str | None = None,
+    ) -> Self:
         """Read, verify and load a model file.
 
         Args:
             threads: how many run each layer, including the caller's.
+            low_memory: keep weights packed and unpack them in every run, which is slower; else each
+                is prepared for its kernel once, when a level first runs.
+            isa: one of `isa_available()`; without it the fastest one, or EDGE_NATIVE_ISA's.
 
         Raises:
             ModelError: the file is missing, damaged, foreign or of another version.
-            ValueError: threads out of range, or EDGE_NATIVE_ISA names no available instruction set.
+            ValueError: threads out of range, or no such instruction set.
         """
         path = Path(path)
         try:
@@ -83,7 +109,9 @@ class Program:
         except container.ContainerError as error:
             raise ModelError(f"{path}: {error}") from error
         try:
-            native = _native.Program(np.frombuffer(program, dtype=np.uint8), threads)
+            native = _native.Program(
+                np.frombuffer(program, dtype=np.uint8), threads, low_memory, isa
+            )
         except RuntimeError as error:
             raise ModelError(f"{path}: {error}; export the model again") from error
         return cls(path, native)
@@ -102,6 +130,31 @@ class Program:
             ValueError: no such level, or an image of another shape or type.
             ModelError: the program fails, which a file that `open` accepted should not.
         """
+        native, signature = self._checked(bits, image)
+        try:
+            return native.run(f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image))
+        except RuntimeError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    def profile(self, bits: int, image: npt.NDArray[np.uint8]) -> list[LayerTime]:
+        """The time of every layer of one run, in execution order.
+
+        Arguments and errors are those of `run`. The list is empty for a program without a delegate.
+        """
+        native, signature = self._checked(bits, image)
+        try:
+            return [
+                LayerTime(t.branch, t.layer, t.kernel, t.microseconds, t.macs, t.weight_bytes)
+                for t in native.profile(
+                    f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image)
+                )
+            ]
+        except RuntimeError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    def _checked(
+        self, bits: int, image: npt.NDArray[np.uint8]
+    ) -> tuple[_native.Program, _native.Signature]:
         if self._native is None:
             raise ValueError(f"{self.path}: is closed")
         signature = self._signatures.get(bits)
@@ -113,12 +166,7 @@ class Program:
                 f"{self.path}: takes uint8 images of shape {self.input_shape},"
                 f" got {image.dtype} {image.shape}"
             )
-        try:
-            return self._native.run(
-                f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image)
-            )
-        except RuntimeError as error:
-            raise ModelError(f"{self.path}: {error}") from error
+        return self._native, signature
 
     def close(self) -> None:
         """Free the program's memory and end its threads."""

@@ -1,18 +1,23 @@
-// What an operator needs besides its arguments. ExecuTorch calls operators on the thread that
-// executes the method and gives them no state, so this is per thread.
+// What an operator or a delegate needs besides its arguments. ExecuTorch calls them on the thread
+// that executes the method and gives operators no state, so this is per thread.
 
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "../kernels/kernels.h"
+#include "../kernels/layers.h"
 
 namespace mbq {
 
+struct LayerTime;
+
 struct Execution {
-  const KernelSet* kernels;  // null: selected_kernels()
-  const Parallel* parallel;  // null: this thread alone
-  std::string error;         // of the operator that failed last; an error code says too little
+  const LayerKernels* layers;       // null: selected_layers()
+  const Parallel* parallel;         // null: this thread alone
+  bool low_memory;                  // weights stay packed; see RunContext
+  std::vector<LayerTime>* profile;  // filled by the delegate, or null
+  std::string error;                // of what failed last; an error code says too little
 };
 
 Execution& execution();

@@ -1,4 +1,5 @@
-// The kernels as ExecuTorch operators mbq::*. Their schemas are declared in export/ops.py.
+// The reference operators as ExecuTorch operators mbq::*, declared in export/ops.py: the definition
+// of a level, and the pattern that the delegate claims. A program runs on them alone, slowly.
 //
 // A program comes from a file, so every argument is checked before a kernel sees a pointer. Checks
 // fail the call and never abort the process.
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "../kernels/reference.h"
 #include "execution.h"
 #include "packed_weight.h"
 
@@ -113,13 +115,6 @@ class Check {
          "the kernel is larger than the padded input");
   }
 
-  const KernelSet* kernels() {
-    const KernelSet* const chosen =
-        execution().kernels != nullptr ? execution().kernels : selected_kernels();
-    that(chosen != nullptr, "EDGE_NATIVE_ISA names no instruction set that this CPU runs");
-    return chosen;
-  }
-
   // Memory until the operator returns, aligned to 64 bytes.
   void* scratch(size_t bytes) {
     if (!ok_) return nullptr;
@@ -133,10 +128,6 @@ class Check {
   const char* name_;
   bool ok_ = true;
 };
-
-const Parallel& parallel() {
-  return execution().parallel != nullptr ? *execution().parallel : serial();
-}
 
 Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& weight,
              const Tensor& affine, const Tensor& pad_value, int64_t stride, int64_t pad,
@@ -160,16 +151,14 @@ Tensor& stem(KernelRuntimeContext& context, const Tensor& image, const Tensor& w
   check.vector("the padding value", pad_value, ScalarType::Byte, shape.inputs);
   if (!check.ok()) return out;
   check.result(out, ScalarType::Float, shape.out_height(), shape.out_width(), shape.outputs);
-  const KernelSet* const kernels = check.kernels();
-  void* const scratch = check.scratch(stem_scratch_bytes(shape));
   if (!check.ok()) return out;
   const StemWeights weights{weight.const_data_ptr<int16_t>(), pad_value.const_data_ptr<uint8_t>()};
-  ConvOutput output{};
+  reference::ConvOutput output{};
   output.scale = affine.const_data_ptr<float>();
   output.bias = output.scale + shape.outputs;
   output.stream = out.mutable_data_ptr<float>();
   output.relu = true;
-  kernels->stem(shape, image.const_data_ptr<uint8_t>(), weights, output, scratch, parallel());
+  reference::stem(shape, image.const_data_ptr<uint8_t>(), weights, output);
   return out;
 }
 
@@ -186,7 +175,7 @@ struct Convolution {
 
 // Runs into `out` with what `output` says of codes or of ReLU; sets its pointers.
 void convolve(Check& check, uint32_t kind, const Convolution& call, ScalarType result,
-              ConvOutput output, Tensor& out) {
+              reference::ConvOutput output, Tensor& out) {
   const bool quantised = call.input.scalar_type() == ScalarType::Byte;
   check.image("the input", call.input, quantised ? ScalarType::Byte : ScalarType::Float);
   check.that(0 <= call.in_max && call.in_max <= 255, "input codes must lie within 0..255");
@@ -210,12 +199,8 @@ void convolve(Check& check, uint32_t kind, const Convolution& call, ScalarType r
                  "the residual must have the output's shape");
     }
   }
-  const KernelSet* const kernels = check.kernels();
-  const bool depthwise = kind == kPackedDepthwise;
-  void* const scratch =
-      check.scratch(depthwise ? depthwise_scratch_bytes(shape) : conv_scratch_bytes(shape));
   if (!check.ok()) return;
-  ConvInput input{};
+  reference::ConvInput input{};
   if (quantised) {
     input.codes = call.input.const_data_ptr<uint8_t>();
   } else {
@@ -232,14 +217,14 @@ void convolve(Check& check, uint32_t kind, const Convolution& call, ScalarType r
     output.stream = out.mutable_data_ptr<float>();
     output.residual = call.residual != nullptr ? call.residual->const_data_ptr<float>() : nullptr;
   }
-  (depthwise ? kernels->depthwise : kernels->conv)(shape, input, packed + kPackedHeaderBytes,
-                                                   output, scratch, parallel());
+  (kind == kPackedDepthwise ? reference::depthwise : reference::conv)(
+      shape, input, packed + kPackedHeaderBytes, output);
 }
 
 void convolve_to_codes(Check& check, uint32_t kind, const Convolution& call, int64_t qmin,
                        int64_t qmax, Tensor& out) {
   check.that(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
-  ConvOutput output{};
+  reference::ConvOutput output{};
   output.lowest = static_cast<int>(qmin);
   output.highest = static_cast<int>(qmax);
   convolve(check, kind, call, ScalarType::Byte, output, out);
@@ -271,7 +256,7 @@ Tensor& conv2d_stream(KernelRuntimeContext& context, const Tensor& input, double
                       executorch::aten::optional<Tensor> residual, int64_t stride, int64_t pad,
                       bool relu, Tensor& out) {
   Check check(context, "conv2d_stream");
-  ConvOutput output{};
+  reference::ConvOutput output{};
   output.relu = relu;
   const Tensor* const added = residual.has_value() ? &*residual : nullptr;
   convolve(check, kPackedDense,
@@ -299,10 +284,9 @@ Tensor& max_pool(KernelRuntimeContext& context, const Tensor& input, int64_t ker
   check.result(out, type, shape.out_height(), shape.out_width(), shape.channels);
   if (!check.ok()) return out;
   if (codes) {
-    mbq::max_pool(shape, input.const_data_ptr<uint8_t>(), out.mutable_data_ptr<uint8_t>(),
-                  parallel());
+    reference::max_pool(shape, input.const_data_ptr<uint8_t>(), out.mutable_data_ptr<uint8_t>());
   } else {
-    mbq::max_pool(shape, input.const_data_ptr<float>(), out.mutable_data_ptr<float>(), parallel());
+    reference::max_pool(shape, input.const_data_ptr<float>(), out.mutable_data_ptr<float>());
   }
   return out;
 }
@@ -317,9 +301,9 @@ Tensor& fit_channels(KernelRuntimeContext& context, const Tensor& stream, int64_
   const int height = static_cast<int>(stream.size(1)), width = static_cast<int>(stream.size(2));
   check.result(out, ScalarType::Float, height, width, static_cast<int>(channels));
   if (!check.ok()) return out;
-  mbq::fit_channels(stream.const_data_ptr<float>(), static_cast<size_t>(height) * width,
-                    static_cast<int>(stream.size(3)), static_cast<int>(channels),
-                    out.mutable_data_ptr<float>());
+  reference::fit_channels(stream.const_data_ptr<float>(), static_cast<size_t>(height) * width,
+                          static_cast<int>(stream.size(3)), static_cast<int>(channels),
+                          out.mutable_data_ptr<float>());
   return out;
 }
 
@@ -349,9 +333,9 @@ Tensor& join_head(KernelRuntimeContext& context, const char* name, bool mean,
   check.that(out.size(0) == 1 && out.size(1) == classes, "the output must be 1 x %d", classes);
   void* const pooled = check.scratch(2 * sizeof(float) * channels);
   if (!check.ok()) return out;
-  mbq::head(data, count, static_cast<int>(streams[0].size(1) * streams[0].size(2)), channels,
-            weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), classes, mean,
-            static_cast<float*>(pooled), out.mutable_data_ptr<float>());
+  reference::head(data, count, static_cast<int>(streams[0].size(1) * streams[0].size(2)), channels,
+                  weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), classes, mean,
+                  static_cast<float*>(pooled), out.mutable_data_ptr<float>());
   return out;
 }
 

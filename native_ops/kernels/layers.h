@@ -64,7 +64,7 @@ struct LayerOutput {
 struct ConvCall {
   ConvShape shape;
   CodeImage input;         // only read
-  const uint8_t* payload;  // packed weight codes, order as for KernelSet::conv (or ::depthwise)
+  const uint8_t* payload;  // packed weight codes, in the order that reference.h describes
   const void* prepared;    // what `prepare` made of them, aligned to 64
   LayerOutput output;
   void* scratch;  // scratch_bytes(shape, threads) bytes, aligned to 64
@@ -149,6 +149,13 @@ struct LayerKernels {
 
 // Instruction sets that were built and that this CPU runs, slowest first. Null after the last.
 const LayerKernels* const* available_layers();
+
+// The table of that name among the available ones, or null.
+const LayerKernels* find_layers(const char* name);
+
+// The fastest available table, or the one that EDGE_NATIVE_ISA names. Read once; if it names none
+// that is available, null: an override that is ignored would spoil a measurement.
+const LayerKernels* selected_layers();
 
 // One for each instruction set; null where the compiler does not target it.
 const LayerKernels* portable_layers();

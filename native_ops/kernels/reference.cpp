@@ -1,11 +1,9 @@
-// The operators as one would write them down: the definition that the other instruction sets match.
-
 #include <cmath>
 #include <cstring>
 
-#include "kernels.h"
+#include "reference.h"
 
-namespace mbq {
+namespace mbq::reference {
 namespace {
 
 uint8_t to_code(float value, int lowest, int highest) {
@@ -56,8 +54,10 @@ int code_at(const ConvInput& input, size_t position) {
   return to_code(value, 0, input.highest);
 }
 
+}  // namespace
+
 void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
-          const ConvOutput& output, void*, const Parallel&) {
+          const ConvOutput& output) {
   size_t position = 0;
   for (int oy = 0; oy < shape.out_height(); ++oy) {
     for (int ox = 0; ox < shape.out_width(); ++ox) {
@@ -77,7 +77,7 @@ void conv(const ConvShape& shape, const ConvInput& input, const uint8_t* payload
 }
 
 void depthwise(const ConvShape& shape, const ConvInput& input, const uint8_t* payload,
-               const ConvOutput& output, void*, const Parallel&) {
+               const ConvOutput& output) {
   const int taps = shape.kernel_height * shape.kernel_width;
   const size_t groups = round_up(taps, kCodesPerByte) / kCodesPerByte;
   size_t position = 0;
@@ -100,7 +100,7 @@ void depthwise(const ConvShape& shape, const ConvInput& input, const uint8_t* pa
 }
 
 void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weights,
-          const ConvOutput& output, void*, const Parallel&) {
+          const ConvOutput& output) {
   size_t position = 0;
   for (int oy = 0; oy < shape.out_height(); ++oy) {
     for (int ox = 0; ox < shape.out_width(); ++ox) {
@@ -120,61 +120,36 @@ void stem(const ConvShape& shape, const uint8_t* image, const StemWeights& weigh
   }
 }
 
+namespace {
+
 template <typename T>
-struct PoolWalk {
-  PoolShape shape;
-  const T* input;
-  T* output;
-
-  static void rows(void* context, int, int begin, int end) {
-    const PoolWalk& walk = *static_cast<const PoolWalk*>(context);
-    const PoolShape& shape = walk.shape;
-    const size_t channels = shape.channels;
-    T* to = walk.output + static_cast<size_t>(begin) * shape.out_width() * channels;
-    for (int oy = begin; oy < end; ++oy) {
-      for (int ox = 0; ox < shape.out_width(); ++ox, to += channels) {
-        walk.window(oy * shape.stride - shape.pad, ox * shape.stride - shape.pad, to);
-      }
-    }
-  }
-
-  void window(int top, int left, T* to) const {
-    const size_t channels = shape.channels;
-    bool first = true;
-    for (int y = top < 0 ? 0 : top; y < top + shape.kernel && y < shape.height; ++y) {
-      for (int x = left < 0 ? 0 : left; x < left + shape.kernel && x < shape.width; ++x) {
-        const T* const from = input + (static_cast<size_t>(y) * shape.width + x) * channels;
-        if (first) {
-          std::memcpy(to, from, channels * sizeof(T));
+void pool(const PoolShape& shape, const T* input, T* output) {
+  const size_t channels = shape.channels;
+  for (int oy = 0; oy < shape.out_height(); ++oy) {
+    for (int ox = 0; ox < shape.out_width(); ++ox, output += channels) {
+      const int top = oy * shape.stride - shape.pad, left = ox * shape.stride - shape.pad;
+      bool first = true;
+      for (int y = top < 0 ? 0 : top; y < top + shape.kernel && y < shape.height; ++y) {
+        for (int x = left < 0 ? 0 : left; x < left + shape.kernel && x < shape.width; ++x) {
+          const T* const from = input + (static_cast<size_t>(y) * shape.width + x) * channels;
+          for (size_t c = 0; c < channels; ++c) {
+            output[c] = first || from[c] > output[c] ? from[c] : output[c];
+          }
           first = false;
-        } else {
-          for (size_t c = 0; c < channels; ++c) to[c] = from[c] > to[c] ? from[c] : to[c];
         }
       }
     }
   }
-};
-
-template <typename T>
-void pool(const PoolShape& shape, const T* input, T* output, const Parallel& parallel) {
-  PoolWalk<T> walk{shape, input, output};
-  parallel.run(parallel.self, shape.out_height(), PoolWalk<T>::rows, &walk);
 }
 
 }  // namespace
 
-const KernelSet* reference_kernels() {
-  static constexpr KernelSet kernels{"reference", conv, depthwise, stem};
-  return &kernels;
+void max_pool(const PoolShape& shape, const uint8_t* input, uint8_t* output) {
+  pool(shape, input, output);
 }
 
-void max_pool(const PoolShape& shape, const uint8_t* input, uint8_t* output,
-              const Parallel& parallel) {
-  pool(shape, input, output, parallel);
-}
-
-void max_pool(const PoolShape& shape, const float* input, float* output, const Parallel& parallel) {
-  pool(shape, input, output, parallel);
+void max_pool(const PoolShape& shape, const float* input, float* output) {
+  pool(shape, input, output);
 }
 
 void fit_channels(const float* input, size_t pixels, int from, int to, float* output) {
@@ -218,4 +193,4 @@ void head(const float* const* streams, int count, int pixels, int channels, cons
   }
 }
 
-}  // namespace mbq
+}  // namespace mbq::reference

@@ -1,5 +1,5 @@
-// The extension module native_ops._native: programs, and single kernels for tests and checks, over
-// numpy arrays.
+// The extension module native_ops._native: programs, and the reference operators for tests and
+// checks, over numpy arrays.
 //
 // RuntimeError: a program that cannot be loaded or run. ValueError: arguments that do not fit.
 
@@ -18,8 +18,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "../executorch/execution.h"
+#include "../engine/engine.h"
 #include "../executorch/packed_weight.h"
+#include "../kernels/reference.h"
+#include "peer.h"
 #include "program.h"
 
 namespace nb = nanobind;
@@ -46,28 +48,18 @@ void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-const KernelSet& kernels_named(const std::optional<std::string>& name) {
-  const char* const override_name = std::getenv("EDGE_NATIVE_ISA");
-  const KernelSet* const found = name ? find_kernels(name->c_str()) : selected_kernels();
+// The table of that name, or the one that EDGE_NATIVE_ISA or this CPU chooses.
+const LayerKernels& kernels_named(const std::optional<std::string>& name) {
+  const LayerKernels* const found = name ? find_layers(name->c_str()) : selected_layers();
   if (found != nullptr) return *found;
-  std::string message = name ? "" : "EDGE_NATIVE_ISA: ";
-  message += "'" + (name ? *name : std::string(override_name != nullptr ? override_name : "")) +
-             "' is not an instruction set of this build and CPU; choose from";
-  for (const KernelSet* const* set = available_kernels(); *set != nullptr; ++set) {
-    message += std::string(" ") + (*set)->name;
+  std::string message =
+      name ? "'" + *name : std::string("EDGE_NATIVE_ISA: '") + std::getenv("EDGE_NATIVE_ISA");
+  message += "' is not an instruction set of this build and CPU; choose from";
+  for (const auto* table = available_layers(); *table != nullptr; ++table) {
+    message += std::string(" ") + (*table)->name;
   }
   throw std::invalid_argument(message);
 }
-
-// Scratch for one call, aligned to 64 bytes.
-struct Scratch {
-  explicit Scratch(size_t bytes) : bytes_(bytes + 64) {}
-  void* get() {
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (64 - address % 64) % 64;
-  }
-  std::vector<uint8_t> bytes_;
-};
 
 void place(ConvShape& shape, size_t height, size_t width, size_t channels, int stride, int pad) {
   require(static_cast<int>(channels) == shape.inputs,
@@ -90,18 +82,17 @@ std::vector<size_t> out_shape(const ConvShape& shape) {
 }
 
 // Checked pointers to scales and biases in [2, outputs].
-ConvOutput scaled_by(const Array<float, 2>& affine, int outputs) {
+reference::ConvOutput scaled_by(const Array<float, 2>& affine, int outputs) {
   require(affine.shape(0) == 2 && affine.shape(1) == static_cast<size_t>(outputs),
           "scale and bias must be [2, outputs]");
-  ConvOutput output{};
+  reference::ConvOutput output{};
   output.scale = affine.data();
   output.bias = affine.data() + outputs;
   return output;
 }
 
 NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<float, 2> affine,
-                     Array<uint8_t, 1> pad_value, int stride, int pad,
-                     std::optional<std::string> isa) {
+                     Array<uint8_t, 1> pad_value, int stride, int pad) {
   for (size_t i = 0; i < 4; ++i) {
     require(weight.shape(i) >= 1 && weight.shape(i) <= kMaxChannels, "the weight is empty");
   }
@@ -113,13 +104,11 @@ NewArray<float> stem(Array<uint8_t, 4> image, Array<int16_t, 4> weight, Array<fl
   require(image.shape(0) == 1, "takes one image");
   place(shape, image.shape(1), image.shape(2), image.shape(3), stride, pad);
   require(pad_value.size() == weight.shape(3), "the padding value needs one element a channel");
-  ConvOutput output = scaled_by(affine, shape.outputs);
+  reference::ConvOutput output = scaled_by(affine, shape.outputs);
   auto result = new_array<float>(out_shape(shape));
   output.stream = result.data();
   output.relu = true;
-  Scratch scratch(stem_scratch_bytes(shape));
-  kernels_named(isa).stem(shape, image.data(), {weight.data(), pad_value.data()}, output,
-                          scratch.get(), serial());
+  reference::stem(shape, image.data(), {weight.data(), pad_value.data()}, output);
   return result;
 }
 
@@ -149,40 +138,36 @@ struct Convolution {
     input.highest = in_max;
   }
 
-  void run(const std::optional<std::string>& isa) {
-    const bool depthwise = kind == kPackedDepthwise;
-    Scratch scratch(depthwise ? depthwise_scratch_bytes(shape) : conv_scratch_bytes(shape));
-    const KernelSet& kernels = kernels_named(isa);
-    (depthwise ? kernels.depthwise : kernels.conv)(shape, input, weight.data() + kPackedHeaderBytes,
-                                                   output, scratch.get(), serial());
+  void run() const {
+    const auto& function = kind == kPackedDepthwise ? reference::depthwise : reference::conv;
+    function(shape, input, weight.data() + kPackedHeaderBytes, output);
   }
 
   Array<uint8_t, 1> weight;
   uint32_t kind;
   ConvShape shape{};
-  ConvInput input{};
-  ConvOutput output{};
+  reference::ConvInput input{};
+  reference::ConvOutput output{};
 };
 
 template <uint32_t kKind>
 NewArray<uint8_t> convolve_to_codes(ConvolutionInput input, double in_scale, double in_offset,
                                     int in_max, Array<uint8_t, 1> weight, Array<float, 2> affine,
-                                    int stride, int pad, int qmin, int qmax,
-                                    std::optional<std::string> isa) {
+                                    int stride, int pad, int qmin, int qmax) {
   require(0 <= qmin && qmin <= qmax && qmax <= 255, "codes must lie within 0..255");
   Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad, kKind);
   auto result = new_array<uint8_t>(out_shape(call.shape));
   call.output.codes = result.data();
   call.output.lowest = qmin;
   call.output.highest = qmax;
-  call.run(isa);
+  call.run();
   return result;
 }
 
 NewArray<float> conv2d_stream(ConvolutionInput input, double in_scale, double in_offset, int in_max,
                               Array<uint8_t, 1> weight, Array<float, 2> affine,
                               std::optional<Array<float, 4>> residual, int stride, int pad,
-                              bool relu, std::optional<std::string> isa) {
+                              bool relu) {
   Convolution call(input, in_scale, in_offset, in_max, weight, affine, stride, pad);
   const auto sizes = out_shape(call.shape);
   auto result = new_array<float>(sizes);
@@ -194,7 +179,7 @@ NewArray<float> conv2d_stream(ConvolutionInput input, double in_scale, double in
     }
     call.output.residual = residual->data();
   }
-  call.run(isa);
+  call.run();
   return result;
 }
 
@@ -218,7 +203,7 @@ NewArray<T> max_pool(Array<T, 4> input, int kernel, int stride, int pad) {
           "the window is larger than the padded input");
   auto result = new_array<T>({1, static_cast<size_t>(shape.out_height()),
                               static_cast<size_t>(shape.out_width()), input.shape(3)});
-  mbq::max_pool(shape, input.data(), result.data(), serial());
+  reference::max_pool(shape, input.data(), result.data());
   return result;
 }
 
@@ -229,8 +214,8 @@ NewArray<float> fit_channels(Array<float, 4> stream, int channels) {
           "the number of channels is out of range");
   auto result =
       new_array<float>({1, stream.shape(1), stream.shape(2), static_cast<size_t>(channels)});
-  mbq::fit_channels(stream.data(), stream.shape(1) * stream.shape(2),
-                    static_cast<int>(stream.shape(3)), channels, result.data());
+  reference::fit_channels(stream.data(), stream.shape(1) * stream.shape(2),
+                          static_cast<int>(stream.shape(3)), channels, result.data());
   return result;
 }
 
@@ -250,15 +235,17 @@ NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weigh
           "weight must be [classes, channels] and bias [classes]");
   auto result = new_array<float>({1, weight.shape(0)});
   std::vector<float> pooled(2 * channels);
-  mbq::head(data.data(), static_cast<int>(data.size()),
-            static_cast<int>(streams[0].shape(1) * streams[0].shape(2)), static_cast<int>(channels),
-            weight.data(), bias.data(), static_cast<int>(weight.shape(0)), mean, pooled.data(),
-            result.data());
+  reference::head(data.data(), static_cast<int>(data.size()),
+                  static_cast<int>(streams[0].shape(1) * streams[0].shape(2)),
+                  static_cast<int>(channels), weight.data(), bias.data(),
+                  static_cast<int>(weight.shape(0)), mean, pooled.data(), result.data());
   return result;
 }
 
+// Image and result of one run.
 NewArray<float> run(Program& program, const std::string& method,
-                    const Program::Signature& signature, Array<uint8_t, 3> image) {
+                    const Program::Signature& signature, Array<uint8_t, 3> image,
+                    std::vector<LayerTime>* profile) {
   const auto& input = signature.input;
   require(input.size() == 4 && image.shape(0) == static_cast<size_t>(input[1]) &&
               image.shape(1) == static_cast<size_t>(input[2]) &&
@@ -267,7 +254,7 @@ NewArray<float> run(Program& program, const std::string& method,
   auto result = new_array<float>({static_cast<size_t>(signature.output.back())});
   {
     const nb::gil_scoped_release released;
-    program.run(method, signature, image.data(), result.data());
+    program.run(method, signature, image.data(), result.data(), profile);
   }
   return result;
 }
@@ -277,39 +264,57 @@ NewArray<float> run(Program& program, const std::string& method,
 
 NB_MODULE(_native, module) {
   using namespace mbq::binding;
-  using mbq::KernelSet;
   using mbq::Program;
 
   nb::class_<Program::Signature>(module, "Signature")
       .def_ro("input", &Program::Signature::input)
       .def_ro("output", &Program::Signature::output);
 
+  nb::class_<mbq::LayerTime>(module, "LayerTime")
+      .def_ro("branch", &mbq::LayerTime::branch)
+      .def_ro("layer", &mbq::LayerTime::layer)
+      .def_ro("kernel", &mbq::LayerTime::kernel)
+      .def_ro("microseconds", &mbq::LayerTime::microseconds)
+      .def_ro("macs", &mbq::LayerTime::macs)
+      .def_ro("weight_bytes", &mbq::LayerTime::weight_bytes);
+
   nb::class_<Program>(module, "Program")
       .def(
           "__init__",
-          [](Program* self, Array<uint8_t, 1> bytes, int threads) {
+          [](Program* self, Array<uint8_t, 1> bytes, int threads, bool low_memory,
+             std::optional<std::string> isa) {
             require(1 <= threads && threads <= 256, "threads must be within 1..256");
-            kernels_named({});
-            new (self) Program(bytes.data(), bytes.size(), threads);
+            new (self) Program(bytes.data(), bytes.size(), threads, low_memory, kernels_named(isa));
           },
-          "program"_a, "threads"_a)
+          "program"_a, "threads"_a, "low_memory"_a = false, "isa"_a = nb::none())
       .def("methods", &Program::methods)
       .def("constant_int", &Program::constant_int, "method"_a)
       .def("constant_string", &Program::constant_string, "method"_a)
       .def("load", &Program::load, "method"_a)
-      .def("run", run, "method"_a, "signature"_a, "image"_a);
+      .def(
+          "run",
+          [](Program& program, const std::string& method, const Program::Signature& signature,
+             Array<uint8_t, 3> image) { return run(program, method, signature, image, nullptr); },
+          "method"_a, "signature"_a, "image"_a)
+      .def(
+          "profile",
+          [](Program& program, const std::string& method, const Program::Signature& signature,
+             Array<uint8_t, 3> image) {
+            std::vector<mbq::LayerTime> layers;
+            run(program, method, signature, image, &layers);
+            return layers;
+          },
+          "method"_a, "signature"_a, "image"_a);
 
-  module.def("stem", stem, "image"_a, "weight"_a, "affine"_a, "pad_value"_a, "stride"_a, "pad"_a,
-             "isa"_a = nb::none());
+  module.def("stem", stem, "image"_a, "weight"_a, "affine"_a, "pad_value"_a, "stride"_a, "pad"_a);
   module.def("conv2d_codes", convolve_to_codes<mbq::kPackedDense>, "input"_a, "in_scale"_a,
              "in_offset"_a, "in_max"_a, "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a,
-             "qmax"_a, "isa"_a = nb::none());
+             "qmax"_a);
   module.def("depthwise_codes", convolve_to_codes<mbq::kPackedDepthwise>, "input"_a, "in_scale"_a,
              "in_offset"_a, "in_max"_a, "weight"_a, "affine"_a, "stride"_a, "pad"_a, "qmin"_a,
-             "qmax"_a, "isa"_a = nb::none());
+             "qmax"_a);
   module.def("conv2d_stream", conv2d_stream, "input"_a, "in_scale"_a, "in_offset"_a, "in_max"_a,
-             "weight"_a, "affine"_a, "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a,
-             "isa"_a = nb::none());
+             "weight"_a, "affine"_a, "residual"_a.none(), "stride"_a, "pad"_a, "relu"_a);
   module.def("max_pool", max_pool<uint8_t>, "input"_a, "kernel"_a, "stride"_a, "pad"_a);
   module.def("max_pool", max_pool<float>, "input"_a, "kernel"_a, "stride"_a, "pad"_a);
   module.def("fit_channels", fit_channels, "stream"_a, "channels"_a);
@@ -317,12 +322,15 @@ NB_MODULE(_native, module) {
 
   module.def("isa_available", [] {
     std::vector<std::string> names;
-    for (const KernelSet* const* set = mbq::available_kernels(); *set != nullptr; ++set) {
-      names.emplace_back((*set)->name);
+    for (const auto* table = mbq::available_layers(); *table != nullptr; ++table) {
+      names.emplace_back((*table)->name);
     }
     return names;
   });
   module.def("isa_selected", [] { return std::string(kernels_named({}).name); });
+  module.def("prepared_bytes", mbq::prepared_bytes);
+
+  mbq::bind_peer(module);
 
   module.attr("COMPILER") = "g++ or clang++ " __VERSION__;
   module.attr("EXECUTORCH_VERSION") = MBQ_EXECUTORCH_VERSION;

@@ -67,9 +67,12 @@ AlignedBytes::AlignedBytes(const void* data, size_t size)
 
 AlignedBytes::~AlignedBytes() { ::operator delete(data_, kAlignment); }
 
-Program::Program(const void* bytes, size_t size, int threads)
+Program::Program(const void* bytes, size_t size, int threads, bool low_memory,
+                 const LayerKernels& kernels)
     : bytes_(bytes, size),
       pool_(threads),
+      low_memory_(low_memory),
+      kernels_(kernels),
       module_(
           std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size()),
           /*memory_allocator=*/nullptr, /*temp_allocator=*/nullptr, /*event_tracer=*/nullptr,
@@ -129,7 +132,7 @@ Program::Signature Program::load(const std::string& method) {
 }
 
 void Program::run(const std::string& method, const Signature& signature, const uint8_t* image,
-                  float* result) {
+                  float* result, std::vector<LayerTime>* profile) {
   const std::lock_guard lock(mutex_);
   forget_errors();
   // An input is only read; ExecuTorch has no tensor of constant data.
@@ -137,9 +140,15 @@ void Program::run(const std::string& method, const Signature& signature, const u
       const_cast<uint8_t*>(image),
       std::vector<executorch::aten::SizesType>(signature.input.begin(), signature.input.end()),
       ScalarType::Byte);
-  execution().parallel = &pool_.parallel();
+  Execution& state = execution();
+  state.parallel = pool_.threads() > 1 ? &pool_.parallel() : nullptr;
+  state.low_memory = low_memory_;
+  state.layers = &kernels_;
+  state.profile = profile;
   const auto outputs = module_.execute(method, std::vector<EValue>{EValue(input)});
-  execution().parallel = nullptr;
+  state.layers = nullptr;
+  state.parallel = nullptr;
+  state.profile = nullptr;
   if (!outputs.ok()) fail("method " + method, outputs.error());
   const auto& output = outputs->front().toTensor();
   std::memcpy(result, output.const_data_ptr<float>(), output.nbytes());

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "../engine/engine.h"
 #include "thread_pool.h"
 
 namespace mbq {
@@ -35,7 +36,9 @@ class AlignedBytes {
 class Program {
  public:
   // Copies the bytes: those that were verified are those that run, whatever happens to the file.
-  Program(const void* bytes, size_t size, int threads);
+  // low_memory: weights stay packed and are unpacked in every run.
+  Program(const void* bytes, size_t size, int threads, bool low_memory,
+          const LayerKernels& kernels);
 
   std::vector<std::string> methods();
   int64_t constant_int(const std::string& method);
@@ -49,8 +52,9 @@ class Program {
   Signature load(const std::string& method);
 
   // Runs a method that was loaded. image and result are as large as its signature says.
+  // profile: filled with the time of each layer, or null.
   void run(const std::string& method, const Signature& signature, const uint8_t* image,
-           float* result);
+           float* result, std::vector<LayerTime>* profile);
 
  private:
   executorch::runtime::EValue constant(const std::string& method);
@@ -58,6 +62,8 @@ class Program {
   std::mutex mutex_;
   AlignedBytes bytes_;
   ThreadPool pool_;
+  bool low_memory_;
+  const LayerKernels& kernels_;
   executorch::extension::Module module_;
 };
 

@@ -1,19 +1,17 @@
-"""Lowering: only our operators, constants shared and aligned, an encoding that changes nothing."""
+"""Lowering: only our operators, one call of the engine, constants shared and aligned."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from executorch.exir import to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
-from executorch.exir.schema import KernelCall, Program, Tensor
+from executorch.exir.schema import DelegateCall, KernelCall, Program
 
-from export import compact, folding, integer, ops, packing, program
+from export import delegate, folding, integer, ops, packing, program
 from native_ops import container
 from train.branches import MultiBranchNet
 
@@ -48,11 +46,24 @@ def test_methods_are_the_levels_and_the_metadata(parsed: Program) -> None:
     assert values[1].string_val == '{"name": "random", "note": "\\u00fc"}'
 
 
-def test_only_our_operators_and_one_for_each_layer(
+def test_a_level_is_one_call_of_the_engine(
     parsed: Program, network: integer.IntegerNetwork
 ) -> None:
-    for bits, level in network.levels.items():
+    for bits in network.levels:
         plan = _methods(parsed)[f"bits{bits}"]
+        (instruction,) = plan.chains[0].instructions
+        assert isinstance(instruction.instr_args, DelegateCall)
+        assert [made.id for made in plan.delegates] == [delegate.BACKEND]
+        assert not plan.operators
+
+
+def test_without_a_delegate_every_layer_is_an_operator(network: integer.IntegerNetwork) -> None:
+    packed = program.pack_weights(network)
+    modules = {f"bits{bits}": program.LevelModule(network, bits, packed) for bits in network.levels}
+    lowered = program.lower_modules(modules, network.input_size, {}, delegate=False)
+    plans = _methods(deserialize_pte_binary(lowered).program)
+    for bits, level in network.levels.items():
+        plan = plans[f"bits{bits}"]
         names = [f"{operator.name}.{operator.overload}" for operator in plan.operators]
         called = []
         for instruction in plan.chains[0].instructions:
@@ -109,25 +120,9 @@ def test_resnet20_takes_its_published_size_and_64_kb() -> None:
     assert 337_960 < len(contents) < 337_960 + 64 * 1024
 
 
-def _constants(lowered: bytes) -> tuple[int, list[int]]:
-    """Where the file's segments begin, and the constants' offsets from there."""
-    base = struct.unpack_from("<Q", lowered, 24)[0]
-    without_segments = compact._flatbuffer_to_program(lowered)
-    assert [segment.offset for segment in without_segments.segments] == [0]
-    return base, without_segments.constant_segment.offsets
-
-
-def test_constants_and_activations_are_aligned(lowered: bytes, parsed: Program) -> None:
-    base, offsets = _constants(lowered)
-    assert len(offsets) > 20 and base % 64 == 0
-    assert [offset % 64 for offset in offsets] == [0] * len(offsets)
-    planned = 0
-    for plan in parsed.execution_plan:
-        for value in plan.values:
-            if isinstance(value.val, Tensor) and value.val.allocation_info is not None:
-                planned += 1
-                assert value.val.allocation_info.memory_offset_low % 64 == 0
-    assert planned > 20
+def test_shared_constants_are_aligned(lowered: bytes, network: integer.IntegerNetwork) -> None:
+    blobs = [blob.numpy().tobytes() for blob in program.pack_weights(network).blobs.values()]
+    assert [lowered.index(blob) % 64 for blob in blobs] == [0] * len(blobs)
 
 
 def test_packed_weights_are_in_the_file_once(
@@ -135,37 +130,6 @@ def test_packed_weights_are_in_the_file_once(
 ) -> None:
     blobs = program.pack_weights(network).blobs.values()
     assert [lowered.count(blob.numpy().tobytes()) for blob in blobs] == [1] * len(blobs)
-
-
-def test_the_smaller_encoding_is_the_same_program(network: integer.IntegerNetwork) -> None:
-    packed = program.pack_weights(network)
-    example = (torch.zeros((1, 8, 8, 3), dtype=torch.uint8),)
-    edge = to_edge_transform_and_lower(
-        {
-            f"bits{bits}": torch.export.export(program.LevelModule(network, bits, packed), example)
-            for bits in (2, 8)
-        },
-        constant_methods={"text": "x" * 100, "number": -3, "flag": True, "real": -0.0},
-    )
-    original = bytes(edge.to_executorch().buffer)
-    small = compact.compact(original)
-    before, after = (deserialize_pte_binary(data) for data in (original, small))
-    assert repr(before) == repr(after)
-    sizes = [struct.unpack_from("<Q", data, 16)[0] for data in (original, small)]
-    assert sizes[1] < 0.6 * sizes[0]
-    assert compact.compact(small) == small
-
-
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (b"nothing of the kind", "not an ExecuTorch program"),
-        (b"\0\0\0\0ET12" + bytes(60), "without segments"),
-    ],
-)
-def test_only_programs_with_segments_are_encoded(contents: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        compact.compact(contents)
 
 
 class _WithForeignOperator(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Every instruction set against the oracle, bit for bit."""
+"""The reference operators against the oracle, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import native_ops
 from export import arithmetic, packing
 from native_ops import kernels
-
-ISAS = native_ops.isa_available()
 
 # height, width, inputs, outputs, kernel, stride, pad: what networks use, then what breaks tiles.
 SHAPES = [
@@ -55,7 +52,6 @@ def convolution(seed: int, shape: tuple[int, ...], highest: int) -> dict[str, An
 
 def both(
     name: str,
-    isa: str,
     arguments: dict[str, Any],
     *rest: Any,
     quantizer: tuple[float, float, int] | None = None,
@@ -69,27 +65,21 @@ def both(
     codes = x if quantizer is None else arithmetic.quantize(x, *quantizer[:2], 0, quantizer[2])
     expected = getattr(arithmetic, name)(codes, weight, scale, bias, *geometry, *rest)
     constants = packing.pack(weight, kind), np.stack([scale, bias])
-    actual = getattr(kernels, name)(
-        x, *(quantizer or (1.0, 0.0, 0)), *constants, *geometry, *rest, isa=isa
-    )
+    actual = getattr(kernels, name)(x, *(quantizer or (1.0, 0.0, 0)), *constants, *geometry, *rest)
     return actual, expected
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("bits", [2, 4, 6, 8])
-def test_convolution_to_codes(isa: str, shape: tuple[int, ...], bits: int) -> None:
+def test_convolution_to_codes(shape: tuple[int, ...], bits: int) -> None:
     highest = 2**bits - 1
-    actual, expected = both("conv2d_codes", isa, convolution(1, shape, highest), 0, highest)
+    actual, expected = both("conv2d_codes", convolution(1, shape, highest), 0, highest)
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("with_residual", "relu"), list(product([False, True], repeat=2)))
-def test_convolution_to_stream(
-    isa: str, shape: tuple[int, ...], with_residual: bool, relu: bool
-) -> None:
+def test_convolution_to_stream(shape: tuple[int, ...], with_residual: bool, relu: bool) -> None:
     arguments = convolution(2, shape, 255)
     height, width, _, outputs, side, stride, pad = shape
     out = [arithmetic.output_size(size, side, stride, pad) for size in (height, width)]
@@ -97,26 +87,24 @@ def test_convolution_to_stream(
     if with_residual:
         residual = np.random.default_rng(3).normal(0, 99, (1, *out, outputs)).astype(np.float32)
     stride_and_pad = arguments.pop("stride"), arguments.pop("pad")
-    actual, expected = both("conv2d_stream", isa, arguments, residual, *stride_and_pad, relu)
+    actual, expected = both("conv2d_stream", arguments, residual, *stride_and_pad, relu)
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("weight_code", [0, 1, 2, 3])
 @pytest.mark.parametrize("code", [0, 1, 255])
-def test_extreme_accumulators(isa: str, weight_code: int, code: int) -> None:
+def test_extreme_accumulators(weight_code: int, code: int) -> None:
     """No saturation on the way: 512 inputs at the largest magnitudes, 3.5 million in all."""
     codes = np.full((1, 5, 6, 512), code, dtype=np.uint8)
     weight = packing.pack(np.full((17, 3, 3, 512), weight_code, dtype=np.uint8))
     affine = np.array([[1.0] * 17, [0.0] * 17], dtype=np.float32)
-    actual = kernels.conv2d_stream(codes, 1, 0, 0, weight, affine, None, 1, 1, False, isa=isa)
+    actual = kernels.conv2d_stream(codes, 1, 0, 0, weight, affine, None, 1, 1, False)
     taps = np.outer([2, 3, 3, 3, 2], [2, 3, 3, 3, 3, 2])
     expected = taps * 512 * code * (2 * weight_code - 3)
     np.testing.assert_array_equal(actual[0], np.repeat(expected[..., None], 17, axis=2))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_alternating_extremes(isa: str) -> None:
+def test_alternating_extremes() -> None:
     """Neighbouring products of opposite sign, where a 16-bit partial sum could hide an overflow."""
     random = np.random.default_rng(5)
     codes = random.choice(np.array([0, 255], dtype=np.uint8), (1, 8, 8, 256))
@@ -128,13 +116,12 @@ def test_alternating_extremes(isa: str) -> None:
         "scale": np.ones(32, dtype=np.float32),
         "bias": np.zeros(32, dtype=np.float32),
     }
-    actual, expected = both("conv2d_stream", isa, arguments, None, 1, 1, False)
+    actual, expected = both("conv2d_stream", arguments, None, 1, 1, False)
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("offset", [-0.5, 0.0, 0.5])
-def test_ties_round_to_even(isa: str, offset: float) -> None:
+def test_ties_round_to_even(offset: float) -> None:
     """acc * 0.5 + offset hits every half between the codes."""
     codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     arguments = {
@@ -145,27 +132,23 @@ def test_ties_round_to_even(isa: str, offset: float) -> None:
         "stride": 1,
         "pad": 0,
     }
-    actual, expected = both("conv2d_codes", isa, arguments, 0, 255)
+    actual, expected = both("conv2d_codes", arguments, 0, 255)
     np.testing.assert_array_equal(actual, expected)
     assert actual[0, 0, 3, 0] == round(1.5 + offset)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("lowest", "highest"), [(0, 3), (1, 15), (0, 255), (255, 255), (7, 7)])
-def test_codes_stay_within_their_limits(isa: str, lowest: int, highest: int) -> None:
+def test_codes_stay_within_their_limits(lowest: int, highest: int) -> None:
     arguments = convolution(6, (9, 9, 12, 20, 3, 1, 1), 255)
     arguments["scale"] *= np.float32(1e30)
-    actual, expected = both("conv2d_codes", isa, arguments, lowest, highest)
+    actual, expected = both("conv2d_codes", arguments, lowest, highest)
     np.testing.assert_array_equal(actual, expected)
     assert set(np.unique(actual)) <= {lowest, highest, *range(lowest, highest + 1)}
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("highest", [3, 15, 255])
-def test_streams_are_quantised_on_the_way_in(
-    isa: str, shape: tuple[int, ...], highest: int
-) -> None:
+def test_streams_are_quantised_on_the_way_in(shape: tuple[int, ...], highest: int) -> None:
     arguments = convolution(4, shape, highest)
     codes = arguments["codes"]
     random = np.random.default_rng(8)
@@ -173,22 +156,18 @@ def test_streams_are_quantised_on_the_way_in(
     for position, value in enumerate([np.nan, np.inf, -np.inf, 1e30, -1e30]):
         stream.flat[position % stream.size] = value
     arguments["codes"] = stream
-    actual, expected = both(
-        "conv2d_codes", isa, arguments, 0, highest, quantizer=(7.3, -0.41, highest)
-    )
+    actual, expected = both("conv2d_codes", arguments, 0, highest, quantizer=(7.3, -0.41, highest))
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_not_a_number_becomes_code_zero(isa: str) -> None:
+def test_not_a_number_becomes_code_zero() -> None:
     stream = np.array([np.nan, 1.0], dtype=np.float32).reshape(1, 1, 2, 1)
     weight = packing.pack(np.full((1, 1, 1, 1), 2, dtype=np.uint8))
     affine = np.array([[1.0], [0.0]], dtype=np.float32)
-    actual = kernels.conv2d_codes(stream, 9, 3, 255, weight, affine, 1, 0, 0, 255, isa=isa)
+    actual = kernels.conv2d_codes(stream, 9, 3, 255, weight, affine, 1, 0, 0, 255)
     assert actual.ravel().tolist() == [0, 12]
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     ("height", "width", "outputs", "side", "stride", "pad"),
     [
@@ -200,9 +179,7 @@ def test_not_a_number_becomes_code_zero(isa: str) -> None:
         (1, 1, 1, 1, 1, 0),
     ],
 )
-def test_stem(
-    isa: str, height: int, width: int, outputs: int, side: int, stride: int, pad: int
-) -> None:
+def test_stem(height: int, width: int, outputs: int, side: int, stride: int, pad: int) -> None:
     random = np.random.default_rng(height * width)
     arguments = (
         random.choice(np.array([0, 1, 254, 255], dtype=np.uint8), (1, height, width, 3)),
@@ -214,7 +191,7 @@ def test_stem(
         pad,
     )
     image, weight, scale, bias, *rest = arguments
-    actual = kernels.stem(image, weight, np.stack([scale, bias]), *rest, isa=isa)
+    actual = kernels.stem(image, weight, np.stack([scale, bias]), *rest)
     np.testing.assert_array_equal(actual, arithmetic.stem(*arguments))
 
 
@@ -244,14 +221,11 @@ def depthwise(seed: int, shape: tuple[int, ...], highest: int) -> dict[str, Any]
     return arguments
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", DEPTHWISE, ids=str)
 @pytest.mark.parametrize("highest", [3, 7, 255])
-def test_depthwise(isa: str, shape: tuple[int, ...], highest: int) -> None:
+def test_depthwise(shape: tuple[int, ...], highest: int) -> None:
     arguments = depthwise(1, shape, highest)
-    actual, expected = both(
-        "depthwise_codes", isa, arguments, 0, highest, kind=packing.KIND_DEPTHWISE
-    )
+    actual, expected = both("depthwise_codes", arguments, 0, highest, kind=packing.KIND_DEPTHWISE)
     np.testing.assert_array_equal(actual, expected)
     codes = arguments["codes"]
     noise = np.random.default_rng(8).normal(0, 0.1, codes.shape)
@@ -259,7 +233,6 @@ def test_depthwise(isa: str, shape: tuple[int, ...], highest: int) -> None:
     arguments["codes"].flat[0] = np.nan
     actual, expected = both(
         "depthwise_codes",
-        isa,
         arguments,
         1,
         highest,
@@ -269,9 +242,8 @@ def test_depthwise(isa: str, shape: tuple[int, ...], highest: int) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("weight_code", [0, 3])
-def test_extreme_depthwise_accumulators(isa: str, weight_code: int) -> None:
+def test_extreme_depthwise_accumulators(weight_code: int) -> None:
     """The largest sums, 25 * 3 * 255 = 19,125, within int16."""
     codes = np.full((1, 9, 9, 37), 255, dtype=np.uint8)
     arguments = {
@@ -282,7 +254,7 @@ def test_extreme_depthwise_accumulators(isa: str, weight_code: int) -> None:
         "stride": 1,
         "pad": 2,
     }
-    actual, expected = both("depthwise_codes", isa, arguments, 0, 255, kind=packing.KIND_DEPTHWISE)
+    actual, expected = both("depthwise_codes", arguments, 0, 255, kind=packing.KIND_DEPTHWISE)
     np.testing.assert_array_equal(actual, expected)
     assert (actual[0, 2:7, 2:7] == 255).all() and (actual[0, 0, 0] == 92).all()
 
@@ -297,11 +269,8 @@ def test_any_depthwise_geometry(data: st.DataObject) -> None:
     shape = (*sizes, data.draw(st.integers(1, 70)), side, data.draw(st.integers(1, 3)), pad)
     highest = data.draw(st.sampled_from([3, 7, 31, 255]))
     arguments = depthwise(data.draw(st.integers(0, 2**32)), shape, highest)
-    for isa in ISAS:
-        actual, expected = both(
-            "depthwise_codes", isa, arguments, 0, highest, kind=packing.KIND_DEPTHWISE
-        )
-        np.testing.assert_array_equal(actual, expected, err_msg=f"{isa} {shape}")
+    actual, expected = both("depthwise_codes", arguments, 0, highest, kind=packing.KIND_DEPTHWISE)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_bad_depthwise_arguments_are_errors() -> None:
@@ -350,7 +319,7 @@ def test_head(streams: int, channels: int, classes: int, mean: bool) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_geometry(data: st.DataObject) -> None:
-    """Every instruction set gives the oracle's codes for whatever geometry is legal."""
+    """The oracle's codes for whatever geometry is legal."""
     side = data.draw(st.sampled_from([1, 3, 5]))
     pad = data.draw(st.integers(0, side // 2 + 1))
     least = max(1, side - 2 * pad)
@@ -365,9 +334,8 @@ def test_any_geometry(data: st.DataObject) -> None:
     )
     highest = data.draw(st.sampled_from([3, 7, 15, 63, 255]))
     arguments = convolution(data.draw(st.integers(0, 2**32)), shape, highest)
-    for isa in ISAS:
-        actual, expected = both("conv2d_codes", isa, arguments, 0, highest)
-        np.testing.assert_array_equal(actual, expected, err_msg=f"{isa} {shape}")
+    actual, expected = both("conv2d_codes", arguments, 0, highest)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_bad_arguments_are_errors() -> None:
@@ -376,8 +344,8 @@ def test_bad_arguments_are_errors() -> None:
     codes, scale, bias, stride, pad = arguments.values()
     good = [codes, 1.0, 0.0, 0, weight, np.stack([scale, bias]), stride, pad, 0, 3]
 
-    def call(position: int, value: Any, isa: str | None = None) -> None:
-        kernels.conv2d_codes(*good[:position], value, *good[position + 1 :], isa=isa)
+    def call(position: int, value: Any) -> None:
+        kernels.conv2d_codes(*good[:position], value, *good[position + 1 :])
 
     for position, value, message in [
         (0, np.zeros((1, 8, 8, 15), np.uint8), "channels"),
@@ -392,8 +360,6 @@ def test_bad_arguments_are_errors() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call(position, value)
-    with pytest.raises(ValueError, match=r"'sse9' is not .* choose from reference"):
-        call(9, 3, isa="sse9")
     for offset, message in [
         (0, "magic"),
         (8, "version"),

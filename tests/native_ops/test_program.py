@@ -16,7 +16,7 @@ import pytest
 
 import native_ops
 from export import integer, program
-from native_ops import ModelError, Program, container
+from native_ops import ModelError, Program, _native, container
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
 
@@ -55,11 +55,13 @@ def refused(path: Path, message: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("isa", native_ops.isa_available())
+@pytest.mark.parametrize("low_memory", [False, True], ids=["prepared", "low-memory"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_every_level_gives_the_oracles_logits(
-    network: integer.IntegerNetwork, model: Path, threads: int
+    network: integer.IntegerNetwork, model: Path, threads: int, low_memory: bool, isa: str
 ) -> None:
-    with Program.open(model, threads=threads) as opened:
+    with Program.open(model, threads, low_memory, isa) as opened:
         assert opened.levels == (2, 4, 6, 8)
         assert opened.input_shape == (8, 8, 3)
         assert opened.labels == network.labels
@@ -68,6 +70,50 @@ def test_every_level_gives_the_oracles_logits(
             actual = np.stack([opened.run(bits, image) for image in IMAGES])
             np.testing.assert_array_equal(actual, expected)
             assert len(np.unique(actual, axis=0)) > 1, "logits that ignore the image prove nothing"
+
+
+def test_operators_alone_give_the_same_logits(
+    network: integer.IntegerNetwork, model: Path, tmp_path: Path
+) -> None:
+    """The reference path: a program whose levels no delegate claimed."""
+    packed = program.pack_weights(network)
+    modules = {f"bits{b}": program.LevelModule(network, b, packed) for b in network.levels}
+    constants = {"edge_format": program.FORMAT, "edge_metadata": json.dumps(metadata(network))}
+    path = tmp_path / "operators.pte"
+    contents = program.lower_modules(modules, (8, 8), constants, delegate=False)
+    path.write_bytes(container.seal(contents))
+    with Program.open(path) as slow, Program.open(model) as fast:
+        for bits in network.levels:
+            for image in IMAGES[:2]:
+                np.testing.assert_array_equal(slow.run(bits, image), fast.run(bits, image))
+        assert slow.profile(2, IMAGES[0]) == []
+
+
+def test_profile_names_every_layer(network: integer.IntegerNetwork, model: Path) -> None:
+    with Program.open(model) as opened:
+        for bits, level in network.levels.items():
+            layers = opened.profile(bits, IMAGES[0])
+            convolutions = [t for t in layers if t.layer.startswith("conv")]
+            assert len(convolutions) == sum(1 for _ in level.convolutions())
+            assert {t.branch for t in convolutions} == set(level.branches)
+            assert all(t.macs > 0 and t.microseconds > 0 for t in convolutions)
+            assert layers[-1].layer == "head"
+
+
+def test_levels_share_prepared_weights_and_give_them_back(model: Path) -> None:
+    assert _native.prepared_bytes() == 0
+    with Program.open(model) as opened:
+        assert _native.prepared_bytes() == 0, "nothing is prepared for a level that never ran"
+        opened.run(8, IMAGES[0])
+        held = _native.prepared_bytes()
+        with Program.open(model) as again:
+            again.run(8, IMAGES[0])
+            assert _native.prepared_bytes() == held
+        assert _native.prepared_bytes() == held
+    assert _native.prepared_bytes() == 0
+    with Program.open(model, low_memory=True) as opened:
+        opened.run(8, IMAGES[0])
+        assert _native.prepared_bytes() < held
 
 
 def test_levels_alternate_without_influence(model: Path) -> None:
@@ -117,7 +163,7 @@ def test_instruction_sets_agree(model: Path) -> None:
         selected, *logits = result.stdout.split()
         assert selected == isa
         seen[isa] = logits
-    assert all(logits == seen["reference"] for logits in seen.values())
+    assert all(logits == seen["portable"] for logits in seen.values())
 
 
 def test_unknown_instruction_set_is_an_error(model: Path) -> None:
@@ -129,7 +175,7 @@ def test_unknown_instruction_set_is_an_error(model: Path) -> None:
         text=True,
     )
     assert "ValueError: EDGE_NATIVE_ISA: 'sse9' is not" in result.stderr
-    assert "choose from reference" in result.stderr
+    assert "choose from portable" in result.stderr
 
 
 def test_wrong_arguments_are_named(model: Path) -> None:
@@ -144,6 +190,10 @@ def test_wrong_arguments_are_named(model: Path) -> None:
         opened.run(2, IMAGES[0])
     with pytest.raises(ValueError, match="threads"):
         Program.open(model, threads=0)
+    with pytest.raises(
+        ValueError, match="'sse9' is not an instruction set .* choose from portable"
+    ):
+        Program.open(model, isa="sse9")
 
 
 def test_missing_and_foreign_files(tmp_path: Path, contents: bytes) -> None:

@@ -10,17 +10,17 @@
 
 #pragma once
 
-#include "avx2_tile.h"
+#include "avx2_winograd.h"
 
 namespace mbq {
 namespace {
 
-constexpr int kTaps = 16;
+constexpr int kTaps2 = 16;
 constexpr int kMiddleTaps = 4;
 // Taps 4 i + j in the order in which they are multiplied: corners, edges, middle.
-constexpr int kTapOrder[kTaps] = {0, 3, 12, 15, 1, 2, 4, 8, 7, 11, 13, 14, 5, 6, 9, 10};
+constexpr int kTapOrder[kTaps2] = {0, 3, 12, 15, 1, 2, 4, 8, 7, 11, 13, 14, 5, 6, 9, 10};
 // |U| of each.
-constexpr int kMostU[kTaps] = {3, 3, 3, 3, 9, 9, 9, 9, 9, 9, 9, 9, 27, 27, 27, 27};
+constexpr int kMostU[kTaps2] = {3, 3, 3, 3, 9, 9, 9, 9, 9, 9, 9, 9, 27, 27, 27, 27};
 
 constexpr int place_of_tap(int i, int j) {
   int place = 0;
@@ -71,13 +71,6 @@ struct Column {
   }
 };
 
-// Where the tiles of a call are.
-struct TileMap {
-  const uint8_t* first;  // code (0, 0) of tile 0
-  size_t row, pixel;     // bytes
-  int columns;           // tiles in a row
-};
-
 // V [taps][tiles][tile_bytes] of one vector of channels of consecutive tiles. Byte arithmetic
 // wraps, and what it ends with fits.
 template <typename Bytes, int kOffset>
@@ -119,29 +112,20 @@ void transform_inputs(const TileMap& map, int first, int tiles, int channel, siz
 constexpr int kG[4][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 1}};
 constexpr int kA[2][4] = {{2, 1, 1, 0}, {0, 1, -1, -2}};
 
-// What an offset of 1 in all taps but (1, 1) takes from the four outputs: [2 * row + column].
-void corrections(const int32_t (&sums)[kTaps], int32_t (&correction)[4]) {
-  for (int output = 0; output < 4; ++output) {
-    correction[output] = 0;
-    for (int i = 0; i < 4; ++i) {
-      for (int j = 0; j < 4; ++j) {
-        if (i == 1 && j == 1) continue;
-        correction[output] -= kA[output / 2][i] * kA[output % 2][j] * sums[place_of_tap(i, j)];
-      }
-    }
-  }
+// What an offset of 1 in V of tap `place` adds to output (row, column) for each unit of U.
+constexpr int share_of_tap(int place, int row, int column) {
+  const int i = kTapOrder[place] / 4, j = kTapOrder[place] % 4;
+  return i == 1 && j == 1 ? 0 : kA[row][i] * kA[column][j];
 }
 
-void transform_weights(const int (&w)[3][3], int8_t (&u)[kTaps]) {
-  for (int place = 0; place < kTaps; ++place) {
-    int sum = 0;
-    for (int y = 0; y < 3; ++y) {
-      for (int x = 0; x < 3; ++x) {
-        sum += kG[kTapOrder[place] / 4][y] * kG[kTapOrder[place] % 4][x] * w[y][x];
-      }
+int weight_of_tap(const int (&w)[3][3], int place) {
+  int sum = 0;
+  for (int y = 0; y < 3; ++y) {
+    for (int x = 0; x < 3; ++x) {
+      sum += kG[kTapOrder[place] / 4][y] * kG[kTapOrder[place] % 4][x] * w[y][x];
     }
-    u[place] = static_cast<int8_t>(sum);
   }
+  return sum;
 }
 
 // ---- outputs ----

@@ -106,9 +106,7 @@ struct Finish {
   Values scale, bias;
   Recode codes[kMaxCodeOutputs];
 
-  // factor: a power of two, where accumulators come multiplied by its inverse. The products are
-  // then exact unless they are subnormal, which the delegate excludes.
-  Finish(const LayerOutput& output, const ConvShape& shape, int first_output, float factor = 1.0f)
+  Finish(const LayerOutput& output, const ConvShape& shape, int first_output)
       : residual(output.residual),
         stream(output.stream),
         relu(output.relu),
@@ -119,8 +117,6 @@ struct Finish {
         outputs(shape.outputs),
         width(shape.out_width()) {
     scale = load_values(output.scale + first, count);
-    scale.low = _mm256_mul_ps(scale.low, _mm256_set1_ps(factor));
-    scale.high = _mm256_mul_ps(scale.high, _mm256_set1_ps(factor));
     bias = load_values(output.bias + first, count);
     for (int i = 0; i < (output.direct ? 1 : code_outputs); ++i) codes[i].set(output.codes[i]);
   }

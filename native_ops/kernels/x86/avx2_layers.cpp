@@ -7,14 +7,19 @@
 #include "avx2_depthwise.h"
 #include "avx2_direct.h"
 #include "avx2_f2x2.h"
+#include "avx2_f4x4.h"
 #include "avx2_stem.h"
 #include "avx2_stream.h"
 
 namespace mbq {
 namespace {
 
-constexpr ConvKernel kF2x2Of4 = F2x2<F2x2Codes<15>>::kernel("u4s2_conv3x3s1_f2x2_6x16__avx2");
-constexpr ConvKernel kF2x2Of6 = F2x2<F2x2Codes<63>>::kernel("u6s2_conv3x3s1_f2x2_6x16__avx2");
+constexpr ConvKernel kF2x2Of4 =
+    Winograd<F2x2<F2x2Codes<15>>>::kernel("u4s2_conv3x3s1_f2x2_6x16__avx2");
+constexpr ConvKernel kF2x2Of6 =
+    Winograd<F2x2<F2x2Codes<63>>>::kernel("u6s2_conv3x3s1_f2x2_6x16__avx2");
+
+constexpr ConvKernel kF4x4 = Winograd<F4x4>::kernel("u8s2_conv3x3s1_f4x4_6x16__avx2");
 
 // Sums of narrower codes fit int16 for longer.
 constexpr ConvKernel kDirect6{"u6s2_conv_direct_6x16__avx2",
@@ -49,7 +54,7 @@ constexpr StemKernel kStem{"u8s16_stem_direct_6x16__avx2",
                            stem};
 
 // Fast algorithms of some shapes first, those of every shape last.
-constexpr const ConvKernel* kConvs[] = {&kF2x2Of4, &kF2x2Of6,         &kDirect6,
+constexpr const ConvKernel* kConvs[] = {&kF2x2Of4, &kF2x2Of6,         &kF4x4, &kDirect6,
                                         &kDirect8, &kDirectUnpacking, nullptr};
 constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
 constexpr const StemKernel* kStems[] = {&kStem, nullptr};

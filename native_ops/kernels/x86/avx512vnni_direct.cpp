@@ -66,14 +66,114 @@ struct Walk {
   PixelRun run;  // of all pixels
 };
 
-template <bool kDirect, int Blocks>
+// Codes straight from 64 accumulators, of as many pixels as these are of `Blocks` blocks.
+template <int Blocks>
+struct PackedFinish {
+  static constexpr int kPixels = 4 / Blocks, kOutputs = Blocks * kOutputBlock;
+
+  // Whether all results stay within int32, so that nothing need be clamped before it: what is not a
+  // number converts to the least int32, and ends as the lowest code.
+  static bool suffices(const ConvCall& call, int first) {
+    const ConvShape& shape = call.shape;
+    const float most = 255.0f * 3.0f * kCodesPerByte * static_cast<float>(steps_of(shape));
+    for (int o = first; o < first + kOutputs && o < shape.outputs; ++o) {
+      const float scale = call.output.scale[o], bias = call.output.bias[o];
+      const float bound = (scale < 0 ? -scale : scale) * most + (bias < 0 ? -bias : bias);
+      if (bound >= 0x1p30f) return false;
+    }
+    return true;
+  }
+
+  const CodeImage* image;
+  int first;
+  __mmask32 mask;
+  bool all;
+  __m512 scale[Blocks], bias[Blocks];
+  __m512i lowest, highest;
+
+  PackedFinish(const ConvCall& call, int first_output)
+      : image(&call.output.codes[0].image),
+        first(first_output),
+        lowest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].lowest))),
+        highest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].highest))) {
+    const int left = call.shape.outputs - first;
+    all = left >= kOutputs;
+    mask = static_cast<__mmask32>((uint64_t{1} << (all ? kOutputs : left)) - 1);
+    for (int b = 0; b < Blocks; ++b) {
+      const __mmask16 present = static_cast<__mmask16>(mask >> b * kOutputBlock);
+      scale[b] = _mm512_maskz_loadu_ps(present, call.output.scale + first + b * kOutputBlock);
+      bias[b] = _mm512_maskz_loadu_ps(present, call.output.bias + first + b * kOutputBlock);
+    }
+  }
+
+  [[gnu::always_inline]] __m512i round(const int32_t* accumulators, int vector) const {
+    const __m512i acc = _mm512_load_si512(accumulators + vector * kOutputBlock);
+    const int b = vector % Blocks;
+    return _mm512_cvtps_epi32(
+        _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale[b]), bias[b]));
+  }
+
+  // `part` of the bytes goes to one pixel.
+  [[gnu::always_inline]] void store(__m128i part, const PixelWalk& to) const {
+    uint8_t* const at = image->origin + to.y * image->row + to.x * image->pixel + first;
+    if (all) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), part);
+    } else {
+      _mm_mask_storeu_epi8(at, static_cast<__mmask16>(mask), part);
+    }
+  }
+  [[gnu::always_inline]] void store(__m256i part, const PixelWalk& to) const {
+    uint8_t* const at = image->origin + to.y * image->row + to.x * image->pixel + first;
+    if (all) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), part);
+    } else {
+      _mm256_mask_storeu_epi8(at, mask, part);
+    }
+  }
+
+  [[gnu::always_inline]] void operator()(const int32_t* accumulators, int count,
+                                         PixelWalk to) const {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (; count > 0; count -= kPixels, accumulators += 4 * kOutputBlock) {
+      // Packing saturates, which keeps the order of values: limits may follow as bytes. Its lanes
+      // hold four outputs of each of the vectors.
+      const __m512i low = _mm512_packs_epi32(round(accumulators, 0), round(accumulators, 1));
+      const __m512i high = _mm512_packs_epi32(round(accumulators, 2), round(accumulators, 3));
+      const __m512i packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+      const __m512i bytes = _mm512_min_epu8(_mm512_max_epu8(packed, lowest), highest);
+      if constexpr (Blocks == 2) {
+        store(_mm512_castsi512_si256(bytes), to);
+        to.next();
+        if (count > 1) store(_mm512_extracti64x4_epi64(bytes, 1), to);
+        to.next();
+      } else {
+        store(_mm512_castsi512_si128(bytes), to);
+        to.next();
+        if (count > 1) store(_mm512_extracti32x4_epi32(bytes, 1), to);
+        to.next();
+        if (count > 2) store(_mm512_extracti32x4_epi32(bytes, 2), to);
+        to.next();
+        if (count > 3) store(_mm512_extracti32x4_epi32(bytes, 3), to);
+        to.next();
+      }
+    }
+  }
+};
+
+template <bool Direct, int Blocks>
 void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
   const ConvCall& call = *walk.call;
-  const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
-                            Finish(call.output, call.shape, (block + Blocks - 1) * kOutputBlock)};
-  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, [&](int b, __m512i acc, int y, int x) {
-    finish[b].template operator()<kDirect>(acc, y, x);
-  });
+  const int first = block * kOutputBlock;
+  if (Direct && PackedFinish<Blocks>::suffices(call, first)) {
+    for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, PackedFinish<Blocks>(call, first));
+    return;
+  }
+  const Finish finish[2] = {Finish(call.output, call.shape, first),
+                            Finish(call.output, call.shape, first + (Blocks - 1) * kOutputBlock)};
+  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights,
+                                  [&](const int32_t* acc, int count, PixelWalk to) {
+                                    finish_pixels<Blocks, Direct>(finish, acc, count, to);
+                                  });
 }
 
 void walk_items(void* context, int thread, int begin, int end) {

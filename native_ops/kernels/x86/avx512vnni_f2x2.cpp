@@ -28,7 +28,7 @@ inline constexpr size_t kManyWeightBytes = 512 * 1024;
 int blocks_of(const ConvShape& shape) { return (shape.outputs + kOutputBlock - 1) / kOutputBlock; }
 
 size_t block_bytes(const ConvShape& shape) {
-  return kStartBytes + static_cast<size_t>(4 * kStepBytes) * ((shape.inputs + 3) / 4);
+  return kStartBytes + static_cast<size_t>(4 * kStepBytes) * (round_up(shape.inputs, 16) / 4);
 }
 
 using Multiply = void (*)(const TileGroup& group);
@@ -39,62 +39,61 @@ inline constexpr int kMaxTiles = 7;
 template <int kBytes>
 inline constexpr Multiply kMultiply[kMaxTiles + 1] = {
     nullptr,
-    multiply_tiles<Tiles<1, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<2, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<3, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<4, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<5, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<6, 0, 0, 0>, kBytes>,
-    multiply_tiles<Tiles<7, 0, 0, 0>, kBytes>,
+    multiply_tiles<Tiles<1, 0>, kBytes>,
+    multiply_tiles<Tiles<2, 0>, kBytes>,
+    multiply_tiles<Tiles<3, 0>, kBytes>,
+    multiply_tiles<Tiles<4, 0>, kBytes>,
+    multiply_tiles<Tiles<5, 0>, kBytes>,
+    multiply_tiles<Tiles<6, 0>, kBytes>,
+    multiply_tiles<Tiles<7, 0>, kBytes>,
 };
 
 const Multiply* multiply_of(int bytes) {
   return bytes == 16 ? kMultiply<16> : bytes == 32 ? kMultiply<32> : kMultiply<64>;
 }
 
-// Groups for small square maps of odd size, where tiles with fewer outputs are many: at 7x7 they
-// save an eighth of the multiplications.
+// Groups for small maps of odd height, where tiles with one row of outputs are many: they save a
+// sixteenth of the multiplications at 7x7.
 struct OddGroup {
-  int count[4];  // of tiles that need all outputs, column 0, row 0, output (0, 0)
+  int full, top;  // tiles with both rows and with one
   Multiply multiply;
-
-  int tiles() const { return count[0] + count[1] + count[2] + count[3]; }
 };
 
-template <int kFull, int kRight, int kBottom, int kCorner>
-inline constexpr OddGroup kOddGroup{{kFull, kRight, kBottom, kCorner},
-                                    multiply_tiles<Tiles<kFull, kRight, kBottom, kCorner>, 64>};
+template <int kFull, int kTop>
+inline constexpr OddGroup kOddGroup{kFull, kTop, multiply_tiles<Tiles<kFull, kTop>, 64>};
 
 struct OddMap {
-  int size, groups;
+  int rows, columns, groups;  // of tiles
   OddGroup group[2];
 };
 inline constexpr OddMap kOddMaps[] = {
-    {3, 1, {kOddGroup<1, 1, 1, 1>, {}}},
-    {5, 1, {kOddGroup<4, 2, 2, 1>, {}}},
-    {7, 2, {kOddGroup<4, 3, 3, 0>, kOddGroup<5, 0, 0, 1>}},
+    {2, 2, 1, {kOddGroup<2, 2>, {}}},
+    {3, 3, 2, {kOddGroup<3, 2>, kOddGroup<3, 1>}},
+    {4, 4, 2, {kOddGroup<6, 2>, kOddGroup<6, 2>}},
 };
 
 const OddMap* odd_map_of(const ConvShape& shape, int bytes) {
-  if (bytes != 64) return nullptr;
+  if (bytes != 64 || shape.out_height() % 2 == 0) return nullptr;
   for (const OddMap& map : kOddMaps) {
-    if (shape.out_height() == map.size && shape.out_width() == map.size) return &map;
+    if ((shape.out_height() + 1) / 2 == map.rows && (shape.out_width() + 1) / 2 == map.columns) {
+      return &map;
+    }
   }
   return nullptr;
 }
 
 // How a call is cut. A strip is some rows of tiles whose V is kept at a time.
 struct Plan {
-  int bytes;           // channels of one tile in a chunk: 64, 32 or 16
-  int groups, chunks;  // of 4 channels; of `bytes` channels
-  int rows, columns;   // of tiles
+  int bytes;          // channels of one tile in a chunk: 64, 32 or 16
+  int lanes, chunks;  // of 16 channels; of `bytes` channels
+  int rows, columns;  // of tiles
   int strip_rows;
   bool shared;  // one strip for all threads
-  size_t tap_stride, chunk_stride, v_bytes;
+  size_t stride, chunk_stride, v_bytes;
 
   Plan(const ConvShape& shape, int chunk_bytes, int threads) : bytes(chunk_bytes) {
-    groups = (shape.inputs + 3) / 4;
-    chunks = (4 * groups + bytes - 1) / bytes;
+    lanes = round_up(shape.inputs, 16) / 16;
+    chunks = (16 * lanes + bytes - 1) / bytes;
     rows = (shape.out_height() + 1) / 2;
     columns = (shape.out_width() + 1) / 2;
     const size_t row_bytes = static_cast<size_t>(16) * bytes * chunks * columns;
@@ -104,11 +103,11 @@ struct Plan {
     strip_rows = shared || fitting >= static_cast<size_t>(rows) ? rows
                  : fitting > 0                                  ? static_cast<int>(fitting)
                                                                 : 1;
-    // An odd number of cache lines, so that taps do not share the same few sets of the cache; the
-    // transform may write up to a line behind the tiles.
+    // An odd number of cache lines, so that streams do not share the same few sets of the cache;
+    // the transform may write up to a line behind the tiles.
     const size_t lines = (static_cast<size_t>(strip_rows) * columns * bytes + 127) / 64;
-    tap_stride = (lines | 1) * 64;
-    chunk_stride = 16 * tap_stride;
+    stride = (lines | 1) * 64;
+    chunk_stride = 16 * stride;
     v_bytes = chunks * chunk_stride;
   }
 
@@ -137,73 +136,85 @@ bool supports(const ConvShape& shape, int highest) {
 
 size_t prepared_bytes(const ConvShape& shape) { return blocks_of(shape) * block_bytes(shape); }
 
-// U of one weight matrix, with the signs and factors of the output transform, in the order
-// kTapOrder.
-void transform_weights(const int (&w)[3][3], int8_t (&u)[16]) {
+// U of tap (i, j), with the signs and factors of the output transform.
+int transform_weights(const int (&w)[3][3], int i, int j) {
   static constexpr int kRows[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
-  for (int place = 0; place < 16; ++place) {
-    const int i = kTapOrder[place] / 4, j = kTapOrder[place] % 4;
-    int sum = 0;
-    for (int y = 0; y < 3; ++y) {
-      for (int x = 0; x < 3; ++x) sum += kRows[i][y] * kRows[j][x] * w[y][x];
-    }
-    if ((i == 3) != (j == 3)) sum = -sum;
-    u[place] = static_cast<int8_t>(j == 0 || j == 3 ? 2 * sum : sum);
+  int sum = 0;
+  for (int y = 0; y < 3; ++y) {
+    for (int x = 0; x < 3; ++x) sum += kRows[i][y] * kRows[j][x] * w[y][x];
   }
+  if ((i == 3) != (j == 3)) sum = -sum;
+  return j == 0 || j == 3 ? 2 * sum : sum;
 }
 
 // What the offset of V adds to the accumulators of one output ends as 128 times the sum of U over
-// the taps that the output gets; start values of the four middle taps take that away.
-void start_values(const int64_t (&sums)[16], int32_t* to) {
+// the taps that the output gets; start values of the four middle taps (1, 1), (1, 2), (2, 1), (2,
+// 2) take that away. sums: of U over channels, by 4 i + j.
+void start_values(const int64_t (&sums)[16], int32_t (&start)[4]) {
   int64_t out[2][2] = {};
-  for (int place = 0; place < 16; ++place) {
-    const int i = kTapOrder[place] / 4, j = kTapOrder[place] % 4;
-    if (i == 1 && j == 1) continue;
-    for (int y = 0; y < 2; ++y) {
-      for (int x = 0; x < 2; ++x) {
-        if (i == (y == 0 ? 3 : 0) || j == (x == 0 ? 3 : 0)) continue;
-        // Rows and columns 2 enter the second output negatively; 3 do so by the sign in U.
-        const bool negative = (y == 1 && i == 2) != (x == 1 && j == 2);
-        const int64_t twice = j == 1 || j == 2 ? 2 : 1;
-        out[y][x] += 128 * twice * (negative ? -sums[place] : sums[place]);
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      if (i == 1 && j == 1) continue;  // has no offset
+      const int64_t twice = j == 1 || j == 2 ? 2 : 1;
+      const int64_t added = 128 * twice * sums[4 * i + j];
+      for (int y = 0; y < 2; ++y) {
+        for (int x = 0; x < 2; ++x) {
+          if (i == (y == 0 ? 3 : 0) || j == (x == 0 ? 3 : 0)) continue;
+          // Rows and columns 2 enter the second output negatively; 3 do so by the sign in U.
+          out[y][x] += (y == 1 && i == 2) != (x == 1 && j == 2) ? -added : added;
+        }
       }
     }
   }
   // The inverse of the output transform of the middle taps, which is twice a product of
   // butterflies; all sums are multiples of 128.
   for (int t = 0; t < 4; ++t) {
-    const int64_t row = t % 2 == 0 ? 1 : -1, column = t < 2 ? 1 : -1;
+    const int64_t row = t < 2 ? 1 : -1, column = t % 2 == 0 ? 1 : -1;
     const int64_t sum = out[0][0] + row * out[1][0] + column * (out[0][1] + row * out[1][1]);
-    to[t * kOutputBlock] = static_cast<int32_t>(-sum / 8);
+    start[t] = static_cast<int32_t>(-sum / 8);
   }
 }
 
+// Step of U in which a channel is multiplied: the order of the streams.
+int step_of(int channel, int lanes) {
+  const int chunk = channel / 64, lane = channel % 64 / 16, group = channel % 16 / 4;
+  const int chunk_lanes = lanes - 4 * chunk < 4 ? lanes - 4 * chunk : 4;
+  return 16 * chunk + (group / 2 * chunk_lanes + lane) * 2 + group % 2;
+}
+
+// U: [step of taps][step of channels][pair of taps][half][output][tap][4 channels].
 void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  const int groups = (shape.inputs + 3) / 4;
+  const int groups = (shape.inputs + 3) / 4, lanes = round_up(shape.inputs, 16) / 16;
   for (int block = 0; block < blocks_of(shape); ++block) {
     uint8_t* const to = static_cast<uint8_t*>(prepared) + block * block_bytes(shape);
     const uint8_t* const from = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
-    for (int lane = 0; lane < kOutputBlock; ++lane) {
-      int64_t sums[16] = {};
-      for (int channel = 0; channel < 4 * groups; ++channel) {
-        int8_t u[16] = {};
-        if (channel < shape.inputs) {
-          int w[3][3];
-          for (int tap = 0; tap < 9; ++tap) {
-            const int group = tap * groups + channel / 4;
-            const int byte = from[static_cast<size_t>(group) * kOutputBlock + lane];
+    for (int half = 0; half < 2; ++half) {
+      for (int output = 0; output < 8; ++output) {
+        const uint8_t* const codes = from + output_of(half, output);
+        int64_t sums[16] = {};
+        for (int channel = 0; channel < 16 * lanes; ++channel) {
+          int w[3][3] = {};  // 0 for channels that only fill
+          for (int tap = 0; tap < 9 && channel < shape.inputs; ++tap) {
+            const int byte = codes[static_cast<size_t>(tap * groups + channel / 4) * kOutputBlock];
             w[tap / 3][tap % 3] = 2 * (byte >> (2 * (channel % 4)) & 3) - 3;
           }
-          transform_weights(w, u);
+          for (int place = 0; place < 16; ++place) {
+            const int step = place / 4, pair = place / 2 % 2, column = place % 2;
+            const int tap = kTapOrder[step][pair][column];
+            const int u = transform_weights(w, tap / 4, tap % 4);
+            const size_t at = static_cast<size_t>(step) * 4 * lanes + step_of(channel, lanes);
+            to[kStartBytes + at * kStepBytes + (2 * pair + half) * 64 + (2 * output + column) * 4 +
+               channel % 4] = static_cast<uint8_t>(u);
+            sums[tap] += u;
+          }
         }
-        for (int place = 0; place < 16; ++place) {
-          const size_t step = static_cast<size_t>(place / 4) * groups + channel / 4;
-          to[kStartBytes + step * kStepBytes + place % 4 * 64 + lane * 4 + channel % 4] =
-              static_cast<uint8_t>(u[place]);
-          sums[place] += u[place];
+        int32_t start[4];
+        start_values(sums, start);
+        for (int t = 0; t < 4; ++t) {
+          const int at = (t / 2 * 2 + half) * 16 + 2 * output + t % 2;
+          reinterpret_cast<int32_t*>(to)[at] = start[t];
         }
       }
-      start_values(sums, reinterpret_cast<int32_t*>(to) + lane);
     }
   }
 }
@@ -228,30 +239,22 @@ struct Walk {
   void place_tiles(uint8_t* strip, int first_row, int rows) const {
     TilePlace* const place = places(strip);
     uint16_t* const slot = slots(strip);
-    int next[2][4] = {};  // slots of the four kinds in odd->group
-    if (odd != nullptr) {
-      int at = 0;
-      for (int g = 0; g < odd->groups; ++g) {
-        for (int kind = 0; kind < 4; ++kind) {
-          next[g][kind] = at;
-          at += odd->group[g].count[kind];
-        }
-      }
-    }
-    int taken[4] = {};
     for (int r = 0, tile = 0; r < rows; ++r) {
       for (int c = 0; c < plan.columns; ++c, ++tile) {
-        int to = tile;
-        if (odd != nullptr) {
-          const int kind = (c + 1 == plan.columns ? 1 : 0) + (r + 1 == plan.rows ? 2 : 0);
-          const int in_first = odd->group[0].count[kind];
-          const int n = taken[kind]++;
-          to = n < in_first ? next[0][kind] + n : next[1][kind] + n - in_first;
-        }
+        const int to = odd == nullptr ? tile : odd_slot(tile);
         slot[tile] = static_cast<uint16_t>(to);
         place[to] = {static_cast<int16_t>(2 * (first_row + r)), static_cast<int16_t>(2 * c)};
       }
     }
+  }
+
+  // Groups take full tiles, then tiles of the last row.
+  int odd_slot(int tile) const {
+    const OddGroup& first = odd->group[0];
+    const int full = (plan.rows - 1) * plan.columns;
+    if (tile < full) return tile < first.full ? tile : tile + first.top;
+    const int top = tile - full;
+    return top < first.top ? first.full + top : tile;
   }
 
   // Rows begin .. end of tiles of a strip that starts at row `first` of the image.
@@ -268,7 +271,7 @@ struct Walk {
       const uint16_t* const slot = slots(strip) + static_cast<size_t>(r) * plan.columns;
       for (int chunk = 0; chunk < plan.chunks; ++chunk) {
         run(from + static_cast<size_t>(chunk) * 64, image.row, image.pixel, plan.columns, slot,
-            strip + chunk * plan.chunk_stride, plan.tap_stride);
+            strip + chunk * plan.chunk_stride, plan.stride);
       }
     }
   }
@@ -290,34 +293,34 @@ struct Walk {
 
   void multiply_block(uint8_t* strip, int block, int tiles, int groups, int from, int to) const {
     const ConvShape& shape = call.shape;
-    const int height = shape.out_height(), width = shape.out_width();
-    const bool whole = (block + 1) * kOutputBlock <= shape.outputs;
-    const TileFinish finish{Finish(call.output, shape, block * kOutputBlock, kF2x2Factor), height,
-                            width, !whole || (odd == nullptr && (height | width) % 2 != 0)};
+    const TileFinish finish{Finish(call.output, shape, block * kOutputBlock, kF2x2Factor),
+                            shape.out_height(), shape.out_width(),
+                            (block + 1) * kOutputBlock <= shape.outputs};
     __m512i sums[4 * kMaxTiles];
     TileGroup group{nullptr,
-                    plan.tap_stride,
+                    plan.stride,
                     plan.chunk_stride,
-                    plan.groups,
+                    plan.lanes,
                     static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape),
                     sums};
     for (int g = from; g < to; ++g) {
-      OddGroup here{};
+      OddGroup here;
       int first;
       if (odd != nullptr) {
         here = odd->group[g];
-        first = g == 0 ? 0 : odd->group[0].tiles();
+        first = g == 0 ? 0 : odd->group[0].full + odd->group[0].top;
       } else {  // groups of nearly the same size
         first = static_cast<int>(static_cast<int64_t>(tiles) * g / groups);
-        here.count[0] = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups) - first;
-        here.multiply = multiply[here.count[0]];
+        const int end = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups);
+        here = {end - first, 0, multiply[end - first]};
       }
       group.v = strip + static_cast<size_t>(first) * plan.bytes;
       here.multiply(group);
+      const TilePlace* const place = places(strip) + first;
       if (call.output.direct) {
-        finish.run<true>(sums, places(strip) + first, here.count);
+        finish.run<true>(sums, place, here.full, here.top);
       } else {
-        finish.run<false>(sums, places(strip) + first, here.count);
+        finish.run<false>(sums, place, here.full, here.top);
       }
     }
   }

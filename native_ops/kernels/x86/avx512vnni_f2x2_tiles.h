@@ -14,10 +14,14 @@
 // and factors. Everything is exact: int32 that wraps ends on the right value, 2 * 4 * acc (4 from
 // the doubled weights).
 //
+// A register holds both columns j of 8 outputs, side by side: 8 bytes of V, 4 channels of two taps,
+// are broadcast and multiplied with two vectors of U, which halves the loads. Rows are in different
+// registers.
+//
 // V has an offset of 128 in 15 taps; what that adds is in the start values of the middle taps.
 //
-// A tile at the right end of an odd map needs column 0 alone, one at the bottom row 0 alone: they
-// take fewer registers and skip taps.
+// A tile at the bottom of a map of odd height needs row 0 alone: it takes two registers and skips
+// the taps i = 3.
 
 #include "avx512vnni_f2x2_transform.h"
 #include "finish_avx512.h"
@@ -25,109 +29,90 @@
 namespace mbq {
 namespace {
 
-inline constexpr int kStepBytes = 4 * 64;       // of U: 4 taps, 16 outputs, 4 channels
-inline constexpr int kStartBytes = 4 * 64;      // start values of the taps of the first step
+inline constexpr int kStepBytes = 4 * 64;       // of U: [pair of taps][half of 16 outputs]
+inline constexpr int kStartBytes = 4 * 64;      // start values, likewise
 inline constexpr float kF2x2Factor = 1.0f / 8;  // accumulators hold 8 times the sum
+
+// Which of 16 outputs is in dwords 2 i and 2 i + 1 of a half: shuffles within 128-bit lanes then
+// separate the columns.
+constexpr int output_of(int half, int i) { return i / 2 * 4 + half * 2 + i % 2; }
 
 // V and U of some tiles and a block of outputs, and where the sums go.
 struct TileGroup {
   const uint8_t* v;  // of the first tile
-  size_t tap_stride, chunk_stride;
-  int groups;        // of 4 channels
+  size_t stride, chunk_stride;
+  int lanes;         // of 16 channels
   const uint8_t* u;  // of the block of outputs: start values, then U
   __m512i* sums;     // 8 times the accumulators of the pixels of each tile, by rows
 };
 
-// The compiler would spill registers around the intrinsic.
-[[gnu::always_inline]] inline void dot(__m512i& acc, const uint8_t* v, __m512i u) {
+// Both halves of the outputs of one pair of taps. The compiler would spill registers around
+// intrinsics.
+[[gnu::always_inline]] inline void dot(__m512i (&acc)[2], const uint8_t* v, __m512i u0,
+                                       __m512i u1) {
   __m512i codes;
-  asm("vpbroadcastd %[v], %[codes]\n\t"
-      "vpdpbusd %[u], %[codes], %[acc]"
-      : [acc] "+v"(acc), [codes] "=&v"(codes)
-      : [v] "m"(*reinterpret_cast<const uint32_t (*)[1]>(v)), [u] "v"(u));
+  asm("vpbroadcastq %[v], %[codes]\n\t"
+      "vpdpbusd %[u0], %[codes], %[acc0]\n\t"
+      "vpdpbusd %[u1], %[codes], %[acc1]"
+      : [acc0] "+v"(acc[0]), [acc1] "+v"(acc[1]), [codes] "=&v"(codes)
+      : [v] "m"(*reinterpret_cast<const uint64_t (*)[1]>(v)), [u0] "v"(u0), [u1] "v"(u1));
 }
 
+// (a, b) -> (a + b, a - b) of two registers, and of neighbours in one.
 [[gnu::always_inline]] inline void butterfly(__m512i& a, __m512i& b) {
   const __m512i sum = _mm512_add_epi32(a, b);
   b = _mm512_sub_epi32(a, b);
   a = sum;
 }
+[[gnu::always_inline]] inline void butterfly(__m512i& ab) {
+  const __m512i ba = _mm512_shuffle_epi32(ab, _MM_PERM_CDAB);
+  ab = _mm512_mask_sub_epi32(_mm512_add_epi32(ba, ab), 0xaaaa, ba, ab);
+}
 
-[[gnu::always_inline]] inline void twice(__m512i& a) { a = _mm512_add_epi32(a, a); }
-
-// Accumulators of tiles that need all outputs, column 0, row 0, and output (0, 0) alone.
-template <int kFull, int kRight, int kBottom, int kCorner>
+// Accumulators of tiles that need all outputs, and of tiles that need row 0.
+template <int kFull, int kTop>
 struct Tiles {
-  static constexpr int kTiles = kFull + kRight + kBottom + kCorner;
-  static constexpr int at_least_1(int n) { return n > 0 ? n : 1; }
-  __m512i full[at_least_1(kFull)][4];
-  __m512i right[at_least_1(kRight)][2];
-  __m512i bottom[at_least_1(kBottom)][2];
-  __m512i corner[at_least_1(kCorner)];
+  __m512i full[kFull][2][2];  // [row][half of the outputs]
+  __m512i top[kTop > 0 ? kTop : 1][2];
 
   [[gnu::always_inline]] void start(const uint8_t* u) {
-    __m512i from[4];
-    for (int t = 0; t < 4; ++t) from[t] = _mm512_load_si512(u + 64 * t);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m512i row0 = _mm512_load_si512(u + 64 * half);
+      const __m512i row1 = _mm512_load_si512(u + 128 + 64 * half);
 #pragma GCC unroll 8
-    for (int k = 0; k < kFull; ++k) {
-#pragma GCC unroll 4
-      for (int t = 0; t < 4; ++t) full[k][t] = from[t];
-    }
+      for (int k = 0; k < kFull; ++k) full[k][0][half] = row0, full[k][1][half] = row1;
 #pragma GCC unroll 8
-    for (int k = 0; k < kRight; ++k) {
-      right[k][0] = _mm512_add_epi32(from[0], from[2]);
-      right[k][1] = _mm512_add_epi32(from[1], from[3]);
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < kBottom; ++k) {
-      bottom[k][0] = _mm512_add_epi32(from[0], from[1]);
-      bottom[k][1] = _mm512_add_epi32(from[2], from[3]);
-    }
-    if constexpr (kCorner > 0) {
-      corner[0] =
-          _mm512_add_epi32(_mm512_add_epi32(from[0], from[1]), _mm512_add_epi32(from[2], from[3]));
+      for (int k = 0; k < kTop; ++k) top[k][half] = _mm512_add_epi32(row0, row1);
     }
   }
 
-  // Tap t of step kStep of kTapOrder: row 1, 2, 1, 2 or 0, 3, 0, 3; column 1, 1, 2, 2 or 0, 0,
-  // 3, 3.
   template <int kStep, int kBytes>
-  [[gnu::always_inline]] void multiply(int t, const uint8_t* v, __m512i u) {
-    const bool needs_row_1 = kStep % 2 == 1 && t % 2 == 1;  // tap row 3
-    const bool needs_column_1 = kStep >= 2 && t >= 2;       // tap column 3
+  [[gnu::always_inline]] void multiply(int pair, const uint8_t* v, const uint8_t* u) {
+    const __m512i u0 = _mm512_load_si512(u), u1 = _mm512_load_si512(u + 64);
 #pragma GCC unroll 8
-    for (int k = 0; k < kFull; ++k) dot(full[k][t], v + k * kBytes, u);
-    v += kFull * kBytes;
-    if (!needs_column_1) {
+    for (int k = 0; k < kFull; ++k) dot(full[k][pair], v + k * kBytes, u0, u1);
+    if (kStep % 2 == 1 && pair == 1) return;  // i = 3
 #pragma GCC unroll 8
-      for (int k = 0; k < kRight; ++k) dot(right[k][t % 2], v + k * kBytes, u);
-    }
-    v += kRight * kBytes;
-    if (!needs_row_1) {
-#pragma GCC unroll 8
-      for (int k = 0; k < kBottom; ++k) dot(bottom[k][t / 2], v + k * kBytes, u);
-    }
-    v += kBottom * kBytes;
-    if (!needs_row_1 && !needs_column_1) {
-      if constexpr (kCorner > 0) dot(corner[0], v, u);
-    }
+    for (int k = 0; k < kTop; ++k) dot(top[k], v + (kFull + k) * kBytes, u0, u1);
   }
 
   template <int kStep, int kBytes>
   [[gnu::always_inline]] const uint8_t* multiply_all(const TileGroup& group, const uint8_t* u) {
-    const size_t stride = group.tap_stride;
-    const uint8_t* v = group.v + 4 * kStep * stride;
-    for (int left = group.groups; left > 0; left -= kBytes / 4, v += group.chunk_stride) {
-      const uint8_t *v0 = v, *v1 = v0 + stride, *v2 = v1 + stride, *v3 = v2 + stride;
-      const uint8_t* const end = v + 4 * (left < kBytes / 4 ? left : kBytes / 4);
-      while (v0 != end) {
-        // Opaque, or the compiler keeps an address for each tile of each tap.
-        asm("" : "+r"(v0), "+r"(v1), "+r"(v2), "+r"(v3));
-        multiply<kStep, kBytes>(0, v0, _mm512_load_si512(u));
-        multiply<kStep, kBytes>(1, v1, _mm512_load_si512(u + 64));
-        multiply<kStep, kBytes>(2, v2, _mm512_load_si512(u + 128));
-        multiply<kStep, kBytes>(3, v3, _mm512_load_si512(u + 192));
-        v0 += 4, v1 += 4, v2 += 4, v3 += 4, u += kStepBytes;
+    const uint8_t* v = group.v;
+    for (int left = group.lanes; left > 0; left -= kBytes / 16, v += group.chunk_stride) {
+      const int bytes = left < kBytes / 16 ? 16 * left : kBytes;
+      for (int half = 0; half < 2; ++half) {
+        const uint8_t* v0 = v + stream_of(kStep, 0, half) * group.stride;
+        const uint8_t* v1 = v0 + group.stride;
+        const uint8_t* const end = v0 + bytes;
+        while (v0 != end) {
+          // Opaque, or the compiler keeps an address for each tile.
+          asm("" : "+r"(v0), "+r"(v1));
+          multiply<kStep, kBytes>(0, v0, u);
+          multiply<kStep, kBytes>(1, v1, u + 128);
+          v0 += 8, v1 += 8, u += kStepBytes;
+        }
       }
     }
     return u;
@@ -136,42 +121,39 @@ struct Tiles {
   [[gnu::always_inline]] void rows() {
 #pragma GCC unroll 8
     for (int k = 0; k < kFull; ++k) {
-      butterfly(full[k][0], full[k][1]);
-      butterfly(full[k][2], full[k][3]);
+      butterfly(full[k][0][0], full[k][1][0]);
+      butterfly(full[k][0][1], full[k][1][1]);
     }
-#pragma GCC unroll 8
-    for (int k = 0; k < kRight; ++k) butterfly(right[k][0], right[k][1]);
   }
 
-  [[gnu::always_inline]] void columns_and_rows() {
+  [[gnu::always_inline]] void columns() {
 #pragma GCC unroll 8
     for (int k = 0; k < kFull; ++k) {
-      butterfly(full[k][0], full[k][2]);
-      butterfly(full[k][1], full[k][3]);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) butterfly(full[k][r / 2][r % 2]);
     }
+  }
+
+  // Full tiles double by going back to the rows before and forth again, the others here.
+  [[gnu::always_inline]] void top_columns_twice() {
 #pragma GCC unroll 8
-    for (int k = 0; k < kBottom; ++k) {
-      butterfly(bottom[k][0], bottom[k][1]);
-      twice(bottom[k][0]);
-      twice(bottom[k][1]);
+    for (int k = 0; k < kTop; ++k) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        butterfly(top[k][half]);
+        top[k][half] = _mm512_add_epi32(top[k][half], top[k][half]);
+      }
     }
-    if constexpr (kCorner > 0) twice(corner[0]);
-    rows();
   }
 
   [[gnu::always_inline]] void store(__m512i* to) const {
 #pragma GCC unroll 8
-    for (int k = 0; k < kFull; ++k, to += 4) {
-      to[0] = full[k][0];
-      to[1] = full[k][2];
-      to[2] = full[k][1];
-      to[3] = full[k][3];
+    for (int k = 0; k < kFull; ++k) {
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) *to++ = full[k][r / 2][r % 2];
     }
 #pragma GCC unroll 8
-    for (int k = 0; k < kRight; ++k, to += 2) to[0] = right[k][0], to[1] = right[k][1];
-#pragma GCC unroll 8
-    for (int k = 0; k < kBottom; ++k, to += 2) to[0] = bottom[k][0], to[1] = bottom[k][1];
-    if constexpr (kCorner > 0) to[0] = corner[0];
+    for (int k = 0; k < kTop; ++k) to[2 * k] = top[k][0], to[2 * k + 1] = top[k][1];
   }
 };
 
@@ -184,7 +166,9 @@ template <typename Tiles, int kBytes>
   u = tiles.template multiply_all<0, kBytes>(group, u);
   tiles.rows();
   u = tiles.template multiply_all<1, kBytes>(group, u);
-  tiles.columns_and_rows();
+  tiles.columns();
+  tiles.rows();
+  tiles.top_columns_twice();
   u = tiles.template multiply_all<2, kBytes>(group, u);
   tiles.rows();
   tiles.template multiply_all<3, kBytes>(group, u);
@@ -200,30 +184,36 @@ struct TilePlace {
 struct TileFinish {
   Finish finish;
   int height, width;  // of the output image
-  bool ragged;        // tiles may reach out of the image, or fewer than 16 outputs are left
+  bool whole;         // 16 outputs
 
-  template <bool kDirect>
-  [[gnu::always_inline]] void pixel(__m512i sums, int y, int x) const {
-    if (y < height && x < width) finish.operator()<kDirect>(sums, y, x);
+  // Columns of one row: half 0 has outputs 4 l, 4 l + 1 in lane l, half 1 the other two.
+  static __m512i column(int x, const __m512i* halves) {
+    const __m512 a = _mm512_castsi512_ps(halves[0]), b = _mm512_castsi512_ps(halves[1]);
+    return _mm512_castps_si512(x == 0 ? _mm512_shuffle_ps(a, b, 0x88)
+                                      : _mm512_shuffle_ps(a, b, 0xdd));
   }
 
-  // count: tiles that have all outputs, column 0, row 0, output (0, 0).
+  // The two pixels of a row from (y, x) on, as far as they are in the image.
   template <bool kDirect>
-  void run(const __m512i* sums, const TilePlace* place, const int (&count)[4]) const {
-    for (int k = 0; k < count[0]; ++k, sums += 4, ++place) {
-      if (!ragged) {
-        finish.square<kDirect>(sums[0], sums[1], sums[2], sums[3], place->y, place->x);
-        continue;
+  void row(const __m512i* halves, int y, int x) const {
+    if (y >= height) return;
+    finish.operator()<kDirect>(column(0, halves), y, x);
+    if (x + 1 < width) finish.operator()<kDirect>(column(1, halves), y, x + 1);
+  }
+
+  template <bool kDirect>
+  void run(const __m512i* sums, const TilePlace* place, int full, int top) const {
+    for (int k = 0; k < full; ++k, sums += 4, ++place) {
+      const int y = place->y, x = place->x;
+      if (whole && y + 1 < height && x + 1 < width) [[likely]] {
+        finish.square<kDirect>(column(0, sums), column(1, sums), column(0, sums + 2),
+                               column(1, sums + 2), y, x);
+      } else {
+        row<kDirect>(sums, y, x);
+        row<kDirect>(sums + 2, y + 1, x);
       }
-      for (int i = 0; i < 4; ++i) pixel<kDirect>(sums[i], place->y + i / 2, place->x + i % 2);
     }
-    for (int kind = 1; kind < 4; ++kind) {
-      for (int k = 0; k < count[kind]; ++k, ++place) {
-        pixel<kDirect>(*sums++, place->y, place->x);
-        if (kind == 1) pixel<kDirect>(*sums++, place->y + 1, place->x);
-        if (kind == 2) pixel<kDirect>(*sums++, place->y, place->x + 1);
-      }
-    }
+    for (int k = 0; k < top; ++k, sums += 2, ++place) row<kDirect>(sums, place->y, place->x);
   }
 };
 

@@ -7,22 +7,22 @@
 // each other pair; so 128 is added to one pair of columns in two, and there to two of the four
 // codes of a column, which puts it into all four row combinations once.
 //
-// Layout: [chunk of channels][tap, see kTapOrder][tile][kBytes], kBytes = 64, 32 or 16 channels of
-// one tile. Include after <immintrin.h>.
+// Layout: [chunk of channels][stream][tile][kBytes], kBytes = 64, 32 or 16 channels of one tile.
+// Multiplication takes two taps of a tile and 4 channels at a time, 8 bytes: interleaving them
+// within 128-bit lanes makes two streams of two taps. Include after <immintrin.h>.
 
 #include "../layers.h"
 
 namespace mbq {
 namespace {
 
-// Taps (i, j) as 4 i + j in the order in which they are multiplied: four steps of four.
-inline constexpr int kTapOrder[16] = {5, 9, 6, 10, 1, 13, 2, 14, 4, 8, 7, 11, 0, 12, 3, 15};
+// Taps (i, j) as 4 i + j in the order in which they are multiplied: in each of four steps two pairs
+// of the same i.
+inline constexpr int kTapOrder[4][2][2] = {
+    {{5, 6}, {9, 10}}, {{1, 2}, {13, 14}}, {{4, 7}, {8, 11}}, {{0, 3}, {12, 15}}};
 
-constexpr int place_of_tap(int tap) {
-  int place = 0;
-  while (kTapOrder[place] != tap) ++place;
-  return place;
-}
+// Streams of a pair: channels 0..3 and 4..7, then 8..11 and 12..15 of every 16.
+constexpr int stream_of(int step, int pair, int half) { return 4 * step + 2 * half + pair; }
 
 // The four row combinations of one or more columns of codes.
 struct Columns {
@@ -40,17 +40,20 @@ struct Columns {
 
 // Taps (i, 0..3) of columns that all hold row combination i.
 [[gnu::always_inline]] inline void store_taps(int i, __m512i c0, __m512i c1, __m512i c2, __m512i c3,
-                                              uint8_t* v, size_t tap_stride) {
+                                              uint8_t* v, size_t stride) {
+  const int step = i == 1 || i == 2 ? 0 : 1, pair = i >= 2 ? 1 : 0;
   __m512i sum = _mm512_add_epi8(c1, c2);
   if (i == 1) sum = _mm512_xor_si512(sum, _mm512_set1_epi8(-128));
-  _mm512_storeu_si512(v + place_of_tap(4 * i) * tap_stride, _mm512_sub_epi8(c0, c2));
-  _mm512_storeu_si512(v + place_of_tap(4 * i + 1) * tap_stride, sum);
-  _mm512_storeu_si512(v + place_of_tap(4 * i + 2) * tap_stride, _mm512_sub_epi8(c2, c1));
-  _mm512_storeu_si512(v + place_of_tap(4 * i + 3) * tap_stride, _mm512_sub_epi8(c1, c3));
+  const __m512i v0 = _mm512_sub_epi8(c0, c2), v2 = _mm512_sub_epi8(c2, c1);
+  const __m512i v3 = _mm512_sub_epi8(c1, c3);
+  _mm512_storeu_si512(v + stream_of(step, pair, 0) * stride, _mm512_unpacklo_epi32(sum, v2));
+  _mm512_storeu_si512(v + stream_of(step, pair, 1) * stride, _mm512_unpackhi_epi32(sum, v2));
+  _mm512_storeu_si512(v + stream_of(step + 2, pair, 0) * stride, _mm512_unpacklo_epi32(v0, v3));
+  _mm512_storeu_si512(v + stream_of(step + 2, pair, 1) * stride, _mm512_unpackhi_epi32(v0, v3));
 }
 
 // One row of tiles. `codes` is the first tile's top left code, `row` and `pixel` as in CodeImage.
-// May write up to a vector behind the last tile of each tap.
+// May write up to a vector behind the last tile of each stream.
 template <int kBytes>
 struct RowTransform;
 
@@ -58,26 +61,25 @@ struct RowTransform;
 template <>
 struct RowTransform<64> {
   [[gnu::always_inline]] static void store(const Columns& c0, const Columns& c1, const Columns& c2,
-                                           const Columns& c3, uint8_t* v, size_t tap_stride) {
+                                           const Columns& c3, uint8_t* v, size_t stride) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      store_taps(i, c0.of[i], c1.of[i], c2.of[i], c3.of[i], v, tap_stride);
+    for (int i = 0; i < 4; ++i) store_taps(i, c0.of[i], c1.of[i], c2.of[i], c3.of[i], v, stride);
   }
 
   // slots: where the tiles of this row are kept.
   static void run(const uint8_t* codes, size_t row, size_t pixel, int tiles, const uint16_t* slots,
-                  uint8_t* v, size_t tap_stride) {
+                  uint8_t* v, size_t stride) {
     const __m512i plain = _mm512_setzero_si512(), moved = _mm512_set1_epi8(-128);
     Columns c0 = columns_at(codes, row, plain), c1 = columns_at(codes + pixel, row, plain);
     codes += 2 * pixel;
     for (int tile = 0; tile < tiles; tile += 2) {
       const Columns c2 = columns_at(codes, row, moved), c3 = columns_at(codes + pixel, row, moved);
-      store(c0, c1, c2, c3, v + slots[tile] * 64, tap_stride);
+      store(c0, c1, c2, c3, v + slots[tile] * 64, stride);
       if (tile + 1 == tiles) return;
       codes += 2 * pixel;
       c0 = columns_at(codes, row, plain);
       c1 = columns_at(codes + pixel, row, plain);
-      store(c2, c3, c0, c1, v + slots[tile + 1] * 64, tap_stride);
+      store(c2, c3, c0, c1, v + slots[tile + 1] * 64, stride);
       codes += 2 * pixel;
     }
   }
@@ -87,7 +89,7 @@ struct RowTransform<64> {
 template <>
 struct RowTransform<32> {
   static void run(const uint8_t* codes, size_t row, size_t, int tiles, const uint16_t* slots,
-                  uint8_t* v, size_t tap_stride) {
+                  uint8_t* v, size_t stride) {
     const __m512i plain = _mm512_setzero_si512(), moved = _mm512_set1_epi8(-128);
     v += slots[0] * 32;
     Columns p0 = columns_at(codes, row, plain);
@@ -99,7 +101,7 @@ struct RowTransform<32> {
         store_taps(i, _mm512_shuffle_i64x2(p0.of[i], p1.of[i], 0x44),
                    _mm512_shuffle_i64x2(p0.of[i], p1.of[i], 0xee),
                    _mm512_shuffle_i64x2(p1.of[i], p2.of[i], 0x44),
-                   _mm512_shuffle_i64x2(p1.of[i], p2.of[i], 0xee), v, tap_stride);
+                   _mm512_shuffle_i64x2(p1.of[i], p2.of[i], 0xee), v, stride);
       }
       p0 = p2;
     }
@@ -127,7 +129,7 @@ struct RowTransform<16> {
   }
 
   static void run(const uint8_t* codes, size_t row, size_t, int tiles, const uint16_t* slots,
-                  uint8_t* v, size_t tap_stride) {
+                  uint8_t* v, size_t stride) {
     v += slots[0] * 16;
     Split here = split_at(codes, row);
     for (int tile = 0; tile < tiles; tile += 4, v += 64) {
@@ -136,7 +138,7 @@ struct RowTransform<16> {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         store_taps(i, here.even[i], here.odd[i], _mm512_alignr_epi64(next.even[i], here.even[i], 2),
-                   _mm512_alignr_epi64(next.odd[i], here.odd[i], 2), v, tap_stride);
+                   _mm512_alignr_epi64(next.odd[i], here.odd[i], 2), v, stride);
       }
       here = next;
     }

@@ -106,40 +106,51 @@ struct PixelRun {
   size_t step_y, step_x;
 };
 
-// Calls finish(block, accumulators of 16 outputs, y, x) for every pixel of a run.
+// Steps through the pixels of a run.
+struct PixelWalk {
+  int y, x, width;
+
+  [[gnu::always_inline]] void next() {
+    if (++x == width) {
+      x = 0;
+      ++y;
+    }
+  }
+};
+
+// Calls finish(accumulators [pixels][Blocks][16], pixels, where the first of them goes) for the
+// tiles of a run. Accumulators go on to a multiple of 64, with no meaning.
 template <typename Operands, int Blocks, typename Finisher>
 [[gnu::always_inline]] inline void for_tiles(const PixelRun& run, const Window& window,
                                              const uint8_t* weights, const Finisher& finish) {
   constexpr int kMost = kAccumulators / Blocks, kUnit = kMost / 7;
-  int y = run.begin / run.width, x = run.begin % run.width;
+  static_assert(kUnit * Blocks * kOutputBlock == 64);
+  PixelWalk walk{run.begin / run.width, run.begin % run.width, run.width};
   for (int begin = run.begin; begin < run.end;) {
     const int count = run.end - begin < kMost ? run.end - begin : kMost;
     const uint8_t* from[kMost];
-    int to_y = y, to_x = x;
-    const uint8_t* at = run.first + y * run.step_y + x * run.step_x;
-    for (int p = 0; p < count; ++p) {
-      from[p] = at;
-      at += run.step_x;
-      if (++x == run.width) {
-        x = 0;
-        at = run.first + ++y * run.step_y;
-      }
+    const PixelWalk first = walk;
+    for (int p = 0; p < count; ++p, walk.next()) {
+      from[p] = run.first + walk.y * run.step_y + walk.x * run.step_x;
     }
     const int units = (count + kUnit - 1) / kUnit;
     for (int p = count; p < units * kUnit; ++p) from[p] = from[0];  // computed, never stored
     alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
     kTiles<Operands>[Blocks - 1][units - 1](from, window, weights, accumulators);
-    const int32_t* acc = accumulators;
-    for (int p = 0; p < count; ++p) {
-      for (int b = 0; b < Blocks; ++b, acc += kOutputBlock) {
-        finish(b, _mm512_load_si512(acc), to_y, to_x);
-      }
-      if (++to_x == run.width) {
-        to_x = 0;
-        ++to_y;
-      }
-    }
+    finish(accumulators, count, first);
     begin += count;
+  }
+}
+
+// One vector after the other by finish[block](accumulators, y, x).
+template <int Blocks, bool Direct, typename Finish>
+[[gnu::always_inline]] inline void finish_pixels(const Finish (&finish)[kPairBlocks],
+                                                 const int32_t* accumulators, int count,
+                                                 PixelWalk to) {
+  for (int p = 0; p < count; ++p, to.next()) {
+    for (int b = 0; b < Blocks; ++b, accumulators += kOutputBlock) {
+      finish[b].template operator()<Direct>(_mm512_load_si512(accumulators), to.y, to.x);
+    }
   }
 }
 

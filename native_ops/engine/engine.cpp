@@ -1,0 +1,408 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <tuple>
+
+#include "../executorch/packed_weight.h"
+
+namespace mbq {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+size_t align(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+double since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+void require(bool condition, const char* what) {
+  if (!condition) throw std::runtime_error(std::string("a constant of the level ") + what);
+}
+
+// Codes outside the image, and between a pixel's channels and the next pixel.
+void clear_border(const CodeImage& image, int height, int width, int channels) {
+  const size_t margin = image.border * image.pixel;
+  uint8_t* const first = image.origin - image.border * image.row - margin;
+  if (image.pixel != static_cast<size_t>(channels)) {
+    std::memset(first, 0, (height + 2 * static_cast<size_t>(image.border)) * image.row);
+    return;
+  }
+  if (image.border == 0) return;
+  std::memset(first, 0, image.border * image.row + margin);
+  // The right margin of a row and the left one of the next are neighbours.
+  uint8_t* side = image.origin + width * image.pixel;
+  for (int y = 0; y + 1 < height; ++y, side += image.row) std::memset(side, 0, 2 * margin);
+  std::memset(side, 0, margin + image.border * image.row);
+}
+
+// The fastest kernels that were measured in this process.
+struct Choices {
+  using Key = std::tuple<const LayerKernels*, std::vector<int>, uint32_t, int>;
+  std::mutex mutex;
+  std::map<Key, const ConvKernel*> fastest;
+};
+
+Choices& choices() {
+  static Choices* const state = new Choices;
+  return *state;
+}
+
+const char* kind_name(LayerKind kind) {
+  switch (kind) {
+    case LayerKind::kStem:
+      return "stem";
+    case LayerKind::kConv:
+      return "conv";
+    case LayerKind::kDepthwise:
+      return "depthwise";
+    case LayerKind::kFork:
+      return "stream";
+    case LayerKind::kPoolCodes:
+      return "pool";
+    case LayerKind::kHead:
+      return "head";
+  }
+  return "";
+}
+
+}  // namespace
+
+Engine::Engine(Plan plan, std::vector<Constant> constants)
+    : plan_(std::move(plan)), constants_(std::move(constants)), steps_(plan_.layers.size()) {
+  for (const PlanLayer& layer : plan_.layers) check_weights(layer);
+}
+
+void Engine::check_weights(const PlanLayer& layer) const {
+  switch (layer.kind) {
+    case LayerKind::kConv:
+    case LayerKind::kDepthwise: {
+      const Constant& packed = constants_[layer.weight];
+      const ConvShape wanted = plan_.shape(layer);
+      ConvShape shape = wanted;
+      const bool depthwise = layer.kind == LayerKind::kDepthwise;
+      const char* const wrong = read_packed_header(
+          packed.data, packed.size, depthwise ? kPackedDepthwise : kPackedDense, shape);
+      require(wrong == nullptr, wrong != nullptr ? wrong : "");
+      require(shape.inputs == wanted.inputs && shape.outputs == wanted.outputs &&
+                  shape.kernel_height == wanted.kernel_height &&
+                  shape.kernel_width == wanted.kernel_width,
+              "holds a weight of another shape than its layer");
+      // A Winograd kernel divides scales by a power of two, exactly unless they are all but zero.
+      for (int o = 0; o < layer.outputs; ++o) {
+        const float scale = std::fabs(plan_.floats[layer.affine + o]);
+        require(!(scale < 1e-30f) || scale == 0.0f, "has a scale too small for exact arithmetic");
+      }
+      break;
+    }
+    case LayerKind::kStem: {
+      const ConvShape shape = plan_.shape(layer);
+      const size_t row =
+          static_cast<size_t>(shape.kernel_height) * shape.kernel_width * shape.inputs;
+      require(constants_[layer.weight].size == shape.outputs * row * sizeof(int16_t) &&
+                  constants_[layer.second].size == static_cast<size_t>(shape.inputs),
+              "does not fit the stem");
+      const auto* weight = reinterpret_cast<const int16_t*>(constants_[layer.weight].data);
+      for (int o = 0; o < shape.outputs; ++o, weight += row) {
+        int64_t sum = 0;
+        for (size_t k = 0; k < row; ++k) sum += std::abs(static_cast<int>(weight[k]));
+        require(sum * 255 <= INT32_MAX, "has stem weights whose sums overflow");
+      }
+      break;
+    }
+    case LayerKind::kHead: {
+      const PlanValue& stream = plan_.values[plan_.lists[layer.first_input]];
+      require(constants_[layer.weight].size ==
+                      static_cast<size_t>(layer.outputs) * stream.channels * sizeof(float) &&
+                  constants_[layer.second].size == layer.outputs * sizeof(float),
+              "does not fit the head");
+      break;
+    }
+    case LayerKind::kFork:
+    case LayerKind::kPoolCodes:
+      break;
+  }
+}
+
+size_t Engine::image_bytes() const {
+  for (const PlanValue& value : plan_.values) {
+    if (value.kind == ValueKind::kImage) {
+      return static_cast<size_t>(value.height) * value.width * value.channels;
+    }
+  }
+  return 0;
+}
+
+void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
+                 std::vector<LayerTime>* profile) {
+  if (context.kernels != prepared_for_.kernels || context.low_memory != prepared_for_.low_memory ||
+      context.parallel->threads > prepared_threads_) {
+    prepare(context);
+  }
+  const Workspace workspace(workspace_bytes_);
+  if (profile != nullptr) profile->clear();
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const PlanLayer& layer = plan_.layers[i];
+    const Step& step = steps_[i];
+    if (profile == nullptr) {
+      run_layer(context, layer, step, workspace.data(), image, logits);
+      continue;
+    }
+    const auto start = Clock::now();
+    run_layer(context, layer, step, workspace.data(), image, logits);
+    const double microseconds = since(start);
+    std::string name = kind_name(layer.kind);
+    std::string kernel = context.kernels->name;
+    int64_t macs = 0;
+    if (layer.input != kNone) {
+      const PlanValue& in = plan_.values[layer.input];
+      if (layer.kernel_height > 0) {
+        const ConvShape shape = plan_.shape(layer);
+        name += std::to_string(layer.kernel_height) + "x" + std::to_string(layer.kernel_width) +
+                (layer.stride > 1 ? "/" + std::to_string(layer.stride) : "");
+        macs = int64_t{shape.out_height()} * shape.out_width() * shape.outputs *
+               shape.kernel_height * shape.kernel_width *
+               (layer.kind == LayerKind::kDepthwise ? 1 : shape.inputs);
+        kernel = step.stem != nullptr ? step.stem->name : step.conv->name;
+      }
+      name += " " + std::to_string(in.height) + "x" + std::to_string(in.width) + "x" +
+              std::to_string(in.channels) + " -> " + std::to_string(layer.outputs);
+    }
+    profile->push_back({layer.branch, name, kernel, microseconds, macs,
+                        step.weights != nullptr ? step.weights->size() : 0});
+  }
+}
+
+void Engine::prepare(const RunContext& context) {
+  scratch_offset_ = align(plan_.arena_bytes);
+  reservation_.reset();
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const LayerKind kind = plan_.layers[i].kind;
+    if (kind == LayerKind::kConv || kind == LayerKind::kDepthwise) prepare_conv(context, i);
+    if (kind == LayerKind::kStem) prepare_stem(context, i);
+    if (kind == LayerKind::kHead) {
+      const PlanValue& stream = plan_.values[plan_.lists[plan_.layers[i].first_input]];
+      steps_[i].scratch = 2 * stream.channels * sizeof(float);
+    }
+  }
+  size_t scratch = 0;
+  for (const Step& step : steps_) scratch = std::max(scratch, step.scratch);
+  workspace_bytes_ = scratch_offset_ + align(scratch);
+  reservation_ = Workspace::reserve(workspace_bytes_);
+  prepared_for_ = context;
+  prepared_threads_ = context.parallel->threads;
+}
+
+PreparedWeights Engine::weights_for(const PlanLayer& layer, const ConvKernel& kernel) const {
+  const ConvShape shape = plan_.shape(layer);
+  const size_t bytes = kernel.prepared_bytes(shape);
+  if (bytes == 0) return nullptr;
+  std::string name = plan_.keys[layer.weight] + " " + kernel.name;
+  for (const int number : {shape.height, shape.width, shape.stride, shape.pad}) {
+    name += " " + std::to_string(number);
+  }
+  const uint8_t* const from = payload(layer);
+  return prepared_weights(name, bytes, [&](void* to) { kernel.prepare(shape, from, to); });
+}
+
+void Engine::prepare_conv(const RunContext& context, size_t index) {
+  const PlanLayer& layer = plan_.layers[index];
+  const ConvShape shape = plan_.shape(layer);
+  const auto* list =
+      layer.kind == LayerKind::kConv ? context.kernels->conv : context.kernels->depthwise;
+  std::vector<const ConvKernel*> candidates;
+  uint32_t supporting = 0;
+  for (int i = 0; list[i] != nullptr; ++i) {
+    if (!list[i]->supports(shape, layer.highest)) continue;
+    if (context.low_memory && list[i]->prepared_bytes(shape) != 0) continue;
+    candidates.push_back(list[i]);
+    supporting |= 1u << i;
+  }
+  if (candidates.empty()) throw std::runtime_error("no kernel runs a layer of the level");
+  const ConvKernel* fastest = candidates.front();
+  if (candidates.size() > 1) {
+    const Choices::Key key{
+        context.kernels,
+        {static_cast<int>(layer.kind), shape.height, shape.width, shape.inputs, shape.outputs,
+         shape.kernel_height, shape.kernel_width, shape.stride, shape.pad, layer.direct()},
+        supporting,
+        context.parallel->threads};
+    Choices& known = choices();
+    const std::lock_guard lock(known.mutex);
+    const auto found = known.fastest.find(key);
+    if (found != known.fastest.end()) {
+      fastest = found->second;
+    } else {
+      double least = INFINITY;
+      for (const ConvKernel* candidate : candidates) {
+        const double time = measure(context, index, *candidate);
+        if (time < least) {
+          least = time;
+          fastest = candidate;
+        }
+      }
+      known.fastest[key] = fastest;
+    }
+  }
+  Step& step = steps_[index];
+  step.conv = fastest;
+  step.weights = weights_for(layer, *fastest);
+  step.scratch = fastest->scratch_bytes(shape, context.parallel->threads);
+}
+
+// Microseconds of the layer with this kernel, the least of a few runs on whatever the arena holds:
+// no kernel's time depends on its data.
+double Engine::measure(const RunContext& context, size_t index, const ConvKernel& kernel) {
+  constexpr int kRuns = 5;
+  constexpr double kEnough = 20000;
+  const PlanLayer& layer = plan_.layers[index];
+  Step step;
+  step.conv = &kernel;
+  step.weights = weights_for(layer, kernel);
+  const Workspace workspace(
+      scratch_offset_ + align(kernel.scratch_bytes(plan_.shape(layer), context.parallel->threads)));
+  double least = INFINITY, total = 0;
+  for (int i = 0; i <= kRuns && total < kEnough; ++i) {
+    const auto start = Clock::now();
+    run_layer(context, layer, step, workspace.data(), nullptr, nullptr);
+    const double time = since(start);
+    total += time;
+    if (i > 0 || time > kEnough) least = std::min(least, time);  // the first one warms up
+  }
+  return least;
+}
+
+void Engine::prepare_stem(const RunContext& context, size_t index) {
+  const PlanLayer& layer = plan_.layers[index];
+  const ConvShape shape = plan_.shape(layer);
+  Step& step = steps_[index];
+  for (int i = 0; context.kernels->stem[i] != nullptr; ++i) {
+    const StemKernel& kernel = *context.kernels->stem[i];
+    if (!kernel.supports(shape)) continue;
+    step.stem = &kernel;
+    step.scratch = kernel.scratch_bytes(shape, context.parallel->threads);
+    const size_t bytes = kernel.prepared_bytes(shape);
+    if (bytes != 0) {
+      const StemWeights weights = stem_weights(layer);
+      step.weights = prepared_weights(plan_.keys[layer.weight] + plan_.keys[layer.second] +
+                                          kernel.name + std::to_string(shape.width),
+                                      bytes, [&](void* to) { kernel.prepare(shape, weights, to); });
+    }
+    return;
+  }
+  throw std::runtime_error("no kernel runs the stem of the level");
+}
+
+CodeImage Engine::code_image(int value, uint8_t* arena) const {
+  const PlanValue& codes = plan_.values[value];
+  return {arena + codes.offset + codes.border * (codes.row() + codes.pixel()), codes.row(),
+          codes.pixel(), codes.border};
+}
+
+float* Engine::stream(int value, uint8_t* arena) const {
+  return value == kNone ? nullptr : reinterpret_cast<float*>(arena + plan_.values[value].offset);
+}
+
+const uint8_t* Engine::payload(const PlanLayer& layer) const {
+  return constants_[layer.weight].data + kPackedHeaderBytes;
+}
+
+StemWeights Engine::stem_weights(const PlanLayer& layer) const {
+  return {reinterpret_cast<const int16_t*>(constants_[layer.weight].data),
+          constants_[layer.second].data};
+}
+
+LayerOutput Engine::output_of(const PlanLayer& layer, uint8_t* arena) const {
+  LayerOutput output{};
+  if (layer.affine != kNone) {
+    output.scale = plan_.floats.data() + layer.affine;
+    output.bias = output.scale + layer.outputs;
+  }
+  output.direct = layer.direct();
+  output.residual = stream(layer.residual, arena);
+  output.relu = layer.relu();
+  output.stream = stream(layer.stream, arena);
+  output.code_outputs = layer.code_outputs;
+  for (int i = 0; i < layer.code_outputs; ++i) {
+    const PlanCodes& codes = layer.codes[i];
+    output.codes[i] = {code_image(codes.value, arena), codes.scale, codes.offset, codes.lowest,
+                       codes.highest};
+    const PlanValue& value = plan_.values[codes.value];
+    clear_border(output.codes[i].image, value.height, value.width, value.channels);
+  }
+  return output;
+}
+
+ConvCall Engine::conv_call(const PlanLayer& layer, const Step& step, uint8_t* arena) const {
+  return {plan_.shape(layer),      code_image(layer.input, arena),
+          payload(layer),          step.weights != nullptr ? step.weights->data() : nullptr,
+          output_of(layer, arena), arena + scratch_offset_};
+}
+
+void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
+                       uint8_t* arena, const uint8_t* image, float* logits) const {
+  const LayerKernels& kernels = *context.kernels;
+  const Parallel& parallel = *context.parallel;
+  switch (layer.kind) {
+    case LayerKind::kStem: {
+      const StemCall call{
+          plan_.shape(layer),      image,
+          stem_weights(layer),     step.weights != nullptr ? step.weights->data() : nullptr,
+          output_of(layer, arena), arena + scratch_offset_};
+      return step.stem->run(call, parallel);
+    }
+    case LayerKind::kConv:
+    case LayerKind::kDepthwise:
+      return step.conv->run(conv_call(layer, step, arena), parallel);
+    case LayerKind::kFork: {
+      const PlanValue& input = plan_.values[layer.input];
+      const LayerOutput output = output_of(layer, arena);
+      StreamCall call{};
+      call.height = input.height;
+      call.width = input.width;
+      call.channels = input.channels;
+      call.input = stream(layer.input, arena);
+      call.pool = {input.height,      input.width,       input.channels,
+                   layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+      call.kept = layer.outputs;
+      call.stream = output.stream;
+      call.code_outputs = output.code_outputs;
+      std::copy_n(output.codes, kMaxCodeOutputs, call.codes);
+      return kernels.stream(call, parallel);
+    }
+    case LayerKind::kPoolCodes: {
+      const PlanValue& input = plan_.values[layer.input];
+      const PoolShape shape{input.height,      input.width,       input.channels,
+                            layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+      const LayerOutput output = output_of(layer, arena);
+      return kernels.pool_codes(shape, code_image(layer.input, arena), output.codes[0].image,
+                                parallel);
+    }
+    case LayerKind::kHead: {
+      const float* streams[16];
+      for (int i = 0; i < layer.inputs; ++i) {
+        streams[i] = stream(plan_.lists[layer.first_input + i], arena);
+      }
+      const PlanValue& first = plan_.values[plan_.lists[layer.first_input]];
+      const HeadCall call{streams,
+                          layer.inputs,
+                          first.height * first.width,
+                          first.channels,
+                          reinterpret_cast<const float*>(constants_[layer.weight].data),
+                          reinterpret_cast<const float*>(constants_[layer.second].data),
+                          layer.outputs,
+                          layer.mean(),
+                          reinterpret_cast<float*>(arena + scratch_offset_),
+                          logits};
+      return kernels.head(call, parallel);
+    }
+  }
+}
+
+}  // namespace mbq

@@ -1,0 +1,89 @@
+// Runs the plan of one level.
+//
+// Nothing is prepared before the first run: a level that is never used costs no memory. The first
+// run measures which kernel is the fastest for each shape (once in a process), and prepares the
+// weights of the branches that no other level has prepared yet. Later runs allocate nothing.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../kernels/layers.h"
+#include "memory.h"
+#include "plan.h"
+
+namespace mbq {
+
+// What a run needs beside its arguments.
+struct RunContext {
+  const LayerKernels* kernels;
+  const Parallel* parallel;
+  bool low_memory;  // only kernels that unpack the 2-bit weights on the fly
+};
+
+// A layer as it was last run with a profile.
+struct LayerTime {
+  int branch;          // from 1; 0: of no single branch
+  std::string layer;   // "conv3x3/2 28x28x128 -> 256"
+  std::string kernel;  // its name, or the instruction set's
+  double microseconds;
+  int64_t macs;
+  size_t weight_bytes;  // prepared; 0 where 2-bit weights are unpacked on the fly
+};
+
+class Engine {
+ public:
+  struct Constant {
+    const uint8_t* data;
+    size_t size;
+  };
+
+  // constants: for each key of the plan; they outlive the engine. Throws std::runtime_error where
+  // they do not fit the plan.
+  Engine(Plan plan, std::vector<Constant> constants);
+
+  // image: uint8 [height, width, 3] of the plan's input; logits: float32 [classes].
+  // profile: filled with one entry for each layer, or null. One run at a time.
+  void run(const RunContext& context, const uint8_t* image, float* logits,
+           std::vector<LayerTime>* profile);
+
+  size_t image_bytes() const;
+  int classes() const { return plan_.layers.back().outputs; }
+
+ private:
+  // A layer with everything that does not change between runs.
+  struct Step {
+    const ConvKernel* conv = nullptr;
+    const StemKernel* stem = nullptr;
+    PreparedWeights weights;
+    size_t scratch = 0;
+  };
+
+  void prepare(const RunContext& context);
+  void prepare_conv(const RunContext& context, size_t index);
+  void prepare_stem(const RunContext& context, size_t index);
+  void check_weights(const PlanLayer& layer) const;
+  double measure(const RunContext& context, size_t index, const ConvKernel& kernel);
+  PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;
+
+  void run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
+                 uint8_t* arena, const uint8_t* image, float* logits) const;
+  ConvCall conv_call(const PlanLayer& layer, const Step& step, uint8_t* arena) const;
+  LayerOutput output_of(const PlanLayer& layer, uint8_t* arena) const;
+  CodeImage code_image(int value, uint8_t* arena) const;
+  float* stream(int value, uint8_t* arena) const;
+  const uint8_t* payload(const PlanLayer& layer) const;
+  StemWeights stem_weights(const PlanLayer& layer) const;
+
+  Plan plan_;
+  std::vector<Constant> constants_;
+  std::vector<Step> steps_;
+  RunContext prepared_for_{};
+  int prepared_threads_ = 0;
+  size_t scratch_offset_ = 0, workspace_bytes_ = 0;
+  Workspace::Handle reservation_;
+};
+
+}  // namespace mbq

@@ -1,0 +1,110 @@
+#include "memory.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <new>
+
+namespace mbq {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+
+struct Shared {
+  std::mutex mutex;
+  std::map<std::string, std::weak_ptr<const AlignedMemory>> weights;
+  std::vector<std::unique_ptr<AlignedMemory>> workspaces;  // that nobody uses now
+  std::vector<std::weak_ptr<const size_t>> reservations;
+
+  // Under the mutex: the largest reservation that is still wanted.
+  size_t wanted() {
+    size_t largest = 0;
+    std::erase_if(reservations, [&](const auto& weak) {
+      const auto size = weak.lock();
+      if (size != nullptr) largest = std::max(largest, *size);
+      return size == nullptr;
+    });
+    return largest;
+  }
+};
+
+// Never destroyed: programs may be closed while the process ends.
+Shared& shared() {
+  static Shared* const state = new Shared;
+  return *state;
+}
+
+}  // namespace
+
+AlignedMemory::AlignedMemory(size_t size)
+    : data_(static_cast<uint8_t*>(::operator new(std::max<size_t>(size, 1), kAlignment))),
+      size_(size) {}
+
+AlignedMemory::~AlignedMemory() { ::operator delete(data_, kAlignment); }
+
+PreparedWeights prepared_weights(const std::string& name, size_t size,
+                                 const std::function<void(void*)>& fill) {
+  Shared& state = shared();
+  const std::lock_guard lock(state.mutex);
+  std::erase_if(state.weights, [](const auto& entry) { return entry.second.expired(); });
+  auto& entry = state.weights[name];
+  PreparedWeights found = entry.lock();
+  if (found == nullptr) {
+    const auto made = std::make_shared<AlignedMemory>(size);
+    fill(made->data());
+    entry = found = made;
+  }
+  return found;
+}
+
+size_t prepared_bytes() {
+  Shared& state = shared();
+  const std::lock_guard lock(state.mutex);
+  size_t bytes = 0;
+  for (const auto& [name, weak] : state.weights) {
+    if (const auto memory = weak.lock()) bytes += memory->size();
+  }
+  return bytes;
+}
+
+Workspace::Workspace(size_t size) {
+  Shared& state = shared();
+  {
+    const std::lock_guard lock(state.mutex);
+    auto& free = state.workspaces;
+    const auto found = std::find_if(free.begin(), free.end(),
+                                    [&](const auto& memory) { return memory->size() >= size; });
+    if (found != free.end()) {
+      memory_ = std::move(*found);
+      free.erase(found);
+      return;
+    }
+    // Too small for what is reserved now; each would never be borrowed again.
+    if (!free.empty()) free.pop_back();
+    size = std::max(size, state.wanted());
+  }
+  memory_ = std::make_unique<AlignedMemory>(size);
+}
+
+Workspace::~Workspace() {
+  Shared& state = shared();
+  const std::lock_guard lock(state.mutex);
+  if (memory_->size() >= state.wanted() && !state.reservations.empty()) {
+    state.workspaces.push_back(std::move(memory_));
+  }
+}
+
+Workspace::Handle Workspace::reserve(size_t size) {
+  Shared& state = shared();
+  Handle handle(new size_t(size), [](const size_t* value) {
+    delete value;
+    Shared& state = shared();
+    const std::lock_guard lock(state.mutex);
+    if (state.wanted() == 0) state.workspaces.clear();
+  });
+  const std::lock_guard lock(state.mutex);
+  state.reservations.push_back(handle);
+  return handle;
+}
+
+}  // namespace mbq

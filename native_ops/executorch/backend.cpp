@@ -1,0 +1,112 @@
+// The engine as an ExecuTorch delegate, "MbqEngine". Its methods are made by export/delegate.py:
+// the processed bytes are a level's plan, the constants that levels share are named data.
+
+#include <executorch/runtime/backend/interface.h>
+#include <executorch/runtime/core/evalue.h>
+
+#include <exception>
+#include <memory>
+#include <new>
+
+#include "../engine/engine.h"
+#include "execution.h"
+
+namespace mbq {
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::runtime::ArrayRef;
+using executorch::runtime::BackendExecutionContext;
+using executorch::runtime::BackendInitContext;
+using executorch::runtime::CompileSpec;
+using executorch::runtime::DelegateHandle;
+using executorch::runtime::Error;
+using executorch::runtime::EValue;
+using executorch::runtime::FreeableBuffer;
+using executorch::runtime::Result;
+using executorch::runtime::Span;
+
+// An engine with the buffers that its constants lie in.
+struct Delegate {
+  std::vector<FreeableBuffer> buffers;
+  std::unique_ptr<Engine> engine;
+};
+
+Error failed(const char* what, Error error) {
+  execution().error = what;
+  return error;
+}
+
+class MbqEngine final : public executorch::runtime::BackendInterface {
+ public:
+  bool is_available() const override { return true; }
+
+  Result<DelegateHandle*> init(BackendInitContext& context, FreeableBuffer* processed,
+                               ArrayRef<CompileSpec>) const override {
+    try {
+      Plan plan = Plan::decode(processed->data(), processed->size());
+      processed->Free();
+      const auto* const named = context.get_named_data_map();
+      if (named == nullptr && !plan.keys.empty()) {
+        return failed("the program holds no named data", Error::DelegateInvalidCompatibility);
+      }
+      auto delegate = std::make_unique<Delegate>();
+      std::vector<Engine::Constant> constants;
+      for (const std::string& key : plan.keys) {
+        auto buffer = named->get_data(key);
+        if (!buffer.ok()) return failed("a shared constant is missing", buffer.error());
+        if (reinterpret_cast<uintptr_t>(buffer->data()) % 16 != 0) {
+          return failed("a shared constant is not aligned", Error::DelegateInvalidCompatibility);
+        }
+        constants.push_back({static_cast<const uint8_t*>(buffer->data()), buffer->size()});
+        delegate->buffers.push_back(std::move(*buffer));
+      }
+      delegate->engine = std::make_unique<Engine>(std::move(plan), std::move(constants));
+      return static_cast<DelegateHandle*>(delegate.release());
+    } catch (const std::bad_alloc&) {
+      return failed("no memory for the level", Error::MemoryAllocationFailed);
+    } catch (const std::exception& error) {
+      return failed(error.what(), Error::DelegateInvalidCompatibility);
+    }
+  }
+
+  Error execute(BackendExecutionContext&, DelegateHandle* handle,
+                Span<EValue*> arguments) const override {
+    Engine& engine = *static_cast<Delegate*>(handle)->engine;
+    if (arguments.size() != 2 || !arguments[0]->isTensor() || !arguments[1]->isTensor()) {
+      return failed("a level takes one image and gives one result", Error::InvalidArgument);
+    }
+    const auto& image = arguments[0]->toTensor();
+    auto& logits = arguments[1]->toTensor();
+    if (image.scalar_type() != ScalarType::Byte || image.nbytes() != engine.image_bytes() ||
+        logits.scalar_type() != ScalarType::Float || logits.numel() != engine.classes()) {
+      return failed("the image or the result does not have the level's shape",
+                    Error::InvalidArgument);
+    }
+    const Execution& state = execution();
+    const LayerKernels* const kernels = state.layers != nullptr ? state.layers : selected_layers();
+    if (kernels == nullptr) {
+      return failed("EDGE_NATIVE_ISA names no instruction set that this CPU runs",
+                    Error::InvalidArgument);
+    }
+    try {
+      engine.run(
+          {kernels, state.parallel != nullptr ? state.parallel : &serial(), state.low_memory},
+          image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(), state.profile);
+    } catch (const std::bad_alloc&) {
+      return failed("no memory for the level", Error::MemoryAllocationFailed);
+    } catch (const std::exception& error) {
+      return failed(error.what(), Error::InvalidState);
+    }
+    return Error::Ok;
+  }
+
+  void destroy(DelegateHandle* handle) const override { delete static_cast<Delegate*>(handle); }
+};
+
+MbqEngine backend;
+[[maybe_unused]] const Error registered =
+    executorch::runtime::register_backend({"MbqEngine", &backend});
+
+}  // namespace
+}  // namespace mbq
