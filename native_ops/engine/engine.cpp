@@ -220,7 +220,9 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
   uint32_t supporting = 0;
   for (int i = 0; list[i] != nullptr; ++i) {
     if (!list[i]->supports(shape, layer.highest)) continue;
-    if (context.low_memory && list[i]->prepared_bytes(shape) != 0) continue;
+    if (context.low_memory && list[i]->prepared_bytes(shape) > constants_[layer.weight].size) {
+      continue;
+    }
     candidates.push_back(list[i]);
     supporting |= 1u << i;
   }
@@ -239,14 +241,7 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
     if (found != known.fastest.end()) {
       fastest = found->second;
     } else {
-      double least = INFINITY;
-      for (const ConvKernel* candidate : candidates) {
-        const double time = measure(context, index, *candidate);
-        if (time < least) {
-          least = time;
-          fastest = candidate;
-        }
-      }
+      fastest = fastest_of(context, index, candidates);
       known.fastest[key] = fastest;
     }
   }
@@ -256,26 +251,32 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
   step.scratch = fastest->scratch_bytes(shape, context.parallel->threads);
 }
 
-// Microseconds of the layer with this kernel, the least of a few runs on whatever the arena holds:
+// Candidates take turns, so that another program that slows the machine slows them all, and each
+// counts with its shortest time: what disturbs only adds. The arena holds whatever it holds, since
 // no kernel's time depends on its data.
-double Engine::measure(const RunContext& context, size_t index, const ConvKernel& kernel) {
-  constexpr int kRuns = 5;
-  constexpr double kEnough = 20000;
+const ConvKernel* Engine::fastest_of(const RunContext& context, size_t index,
+                                     const std::vector<const ConvKernel*>& candidates) const {
+  constexpr int kRounds = 12;
+  constexpr double kEnough = 60000;  // microseconds
   const PlanLayer& layer = plan_.layers[index];
-  Step step;
-  step.conv = &kernel;
-  step.weights = weights_for(layer, kernel);
-  const Workspace workspace(
-      scratch_offset_ + align(kernel.scratch_bytes(plan_.shape(layer), context.parallel->threads)));
-  double least = INFINITY, total = 0;
-  for (int i = 0; i <= kRuns && total < kEnough; ++i) {
-    const auto start = Clock::now();
-    run_layer(context, layer, step, workspace.data(), nullptr, nullptr);
-    const double time = since(start);
-    total += time;
-    if (i > 0 || time > kEnough) least = std::min(least, time);  // the first one warms up
+  const ConvShape shape = plan_.shape(layer);
+  std::vector<Step> steps;
+  size_t scratch = 0;
+  for (const ConvKernel* candidate : candidates) {
+    steps.push_back({candidate, nullptr, weights_for(layer, *candidate), 0});
+    scratch = std::max(scratch, candidate->scratch_bytes(shape, context.parallel->threads));
   }
-  return least;
+  const Workspace workspace(scratch_offset_ + align(scratch));
+  std::vector<double> least(candidates.size(), INFINITY);
+  const auto begin = Clock::now();
+  for (int round = 0; round < kRounds && (round < 2 || since(begin) < kEnough); ++round) {
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      const auto start = Clock::now();
+      run_layer(context, layer, steps[i], workspace.data(), nullptr, nullptr);
+      least[i] = std::min(least[i], since(start));
+    }
+  }
+  return candidates[std::min_element(least.begin(), least.end()) - least.begin()];
 }
 
 void Engine::prepare_stem(const RunContext& context, size_t index) {

@@ -20,7 +20,7 @@ namespace mbq {
 struct RunContext {
   const LayerKernels* kernels;
   const Parallel* parallel;
-  bool low_memory;  // only kernels that unpack the 2-bit weights on the fly
+  bool low_memory;  // only kernels that prepare no more bytes than the packed weights have
 };
 
 // A layer as it was last run with a profile.
@@ -65,7 +65,8 @@ class Engine {
   void prepare_conv(const RunContext& context, size_t index);
   void prepare_stem(const RunContext& context, size_t index);
   void check_weights(const PlanLayer& layer) const;
-  double measure(const RunContext& context, size_t index, const ConvKernel& kernel);
+  const ConvKernel* fastest_of(const RunContext& context, size_t index,
+                               const std::vector<const ConvKernel*>& candidates) const;
   PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;
 
   void run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
