@@ -144,34 +144,31 @@ int transform_weights(const int (&w)[3][3], int i, int j) {
     for (int x = 0; x < 3; ++x) sum += kRows[i][y] * kRows[j][x] * w[y][x];
   }
   if ((i == 3) != (j == 3)) sum = -sum;
-  return j == 0 || j == 3 ? 2 * sum : sum;
+  return (i == 0 || i == 3) && (j == 1 || j == 2) ? sum : 2 * sum;
 }
 
 // What the offset of V adds to the accumulators of one output ends as 128 times the sum of U over
-// the taps that the output gets; start values of the four middle taps (1, 1), (1, 2), (2, 1), (2,
-// 2) take that away. sums: of U over channels, by 4 i + j.
-void start_values(const int64_t (&sums)[16], int32_t (&start)[4]) {
-  int64_t out[2][2] = {};
-  for (int i = 0; i < 4; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      if (i == 1 && j == 1) continue;  // has no offset
-      const int64_t twice = j == 1 || j == 2 ? 2 : 1;
-      const int64_t added = 128 * twice * sums[4 * i + j];
-      for (int y = 0; y < 2; ++y) {
-        for (int x = 0; x < 2; ++x) {
+// the taps that the output gets; start values of step 0, at columns 1 and 2 of both rows of
+// outputs, take that away. sums: of U over channels, by 4 i + j.
+void start_values(const int64_t (&sums)[16], int32_t (&start)[2][2]) {
+  for (int y = 0; y < 2; ++y) {
+    int64_t out[2] = {};
+    for (int x = 0; x < 2; ++x) {
+      for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 4; ++j) {
           if (i == (y == 0 ? 3 : 0) || j == (x == 0 ? 3 : 0)) continue;
+          if (i == 1 && j == 1) continue;  // has no offset
+          const bool first_step = i % 3 == 0 && j % 3 != 0;
+          const int64_t added = 128 * (first_step ? 2 : 1) * sums[4 * i + j];
           // Rows and columns 2 enter the second output negatively; 3 do so by the sign in U.
-          out[y][x] += (y == 1 && i == 2) != (x == 1 && j == 2) ? -added : added;
+          out[x] += (y == 1 && i == 2) != (x == 1 && j == 2) ? -added : added;
         }
       }
     }
-  }
-  // The inverse of the output transform of the middle taps, which is twice a product of
-  // butterflies; all sums are multiples of 128.
-  for (int t = 0; t < 4; ++t) {
-    const int64_t row = t < 2 ? 1 : -1, column = t % 2 == 0 ? 1 : -1;
-    const int64_t sum = out[0][0] + row * out[1][0] + column * (out[0][1] + row * out[1][1]);
-    start[t] = static_cast<int32_t>(-sum / 8);
+    // The butterfly of columns, and two of rows, make of them twice their sum and difference.
+    // Everything is a multiple of 128.
+    start[y][0] = static_cast<int32_t>(-(out[0] + out[1]) / 4);
+    start[y][1] = static_cast<int32_t>(-(out[0] - out[1]) / 4);
   }
 }
 
@@ -208,11 +205,11 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
             sums[tap] += u;
           }
         }
-        int32_t start[4];
+        int32_t start[2][2];
         start_values(sums, start);
         for (int t = 0; t < 4; ++t) {
           const int at = (t / 2 * 2 + half) * 16 + 2 * output + t % 2;
-          reinterpret_cast<int32_t*>(to)[at] = start[t];
+          reinterpret_cast<int32_t*>(to)[at] = start[t / 2][t % 2];
         }
       }
     }

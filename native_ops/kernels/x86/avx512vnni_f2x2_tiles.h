@@ -1,24 +1,28 @@
 // Multiplication and output transform of F(2x2,3x3): V x U -> pixels, without a store in between.
 //
 // With M(i,j) the sums over channels of U V of a tile, its 2x2 outputs are A^T M A where A^T has
-// the rows (1,1,1,0) and (0,1,-1,-1) (Lavin & Gray 2016). Sums and products share accumulators: the
-// four middle taps are accumulated first, one register each; then
+// the rows (1,1,1,0) and (0,1,-1,-1) (Lavin & Gray 2016). Rows and columns 0 and 3 of M belong to
+// one row or column of outputs each; 1 and 2 are added for output 0 and subtracted for output 1.
+// Sums and products share accumulators, which go back and forth by that butterfly,
+// (a, b) -> (a + b, a - b), whose inverse is itself halved:
 //
-//   rows:     (M(1,j), M(2,j)) -> (M(1,j) + M(2,j), M(1,j) - M(2,j)),   j = 1, 2
-//             onto which M(0,j) and -M(3,j) are accumulated: output rows 0 and 1 of column tap j;
-//   columns:  the same with j = 1 and 2 of each row: output columns 0 and 1 without taps j = 0, 3;
-//   rows:     (y0, y1) -> (y0 + y1, y0 - y1) goes back to the rows before; 2 M(1,j) and 2 M(2,j),
-//             j = 0, 3, are accumulated; and forth, which doubles everything: 2 M(0,j), -2 M(3,j).
+//   step 0  accumulates  M(0,j), -M(3,j),  j = 1, 2:    rows of outputs, columns of taps;
+//           butterfly of rows, which is the inverse times 2
+//   step 1  accumulates 2 M(1,j), 2 M(2,j), j = 1, 2:   rows of taps, columns of taps;
+//           butterfly of columns
+//   step 2  accumulates 2 M(1,j), 2 M(2,j), j = 0, 3:   rows of taps, columns of outputs;
+//           butterfly of rows
+//   step 3  accumulates 2 M(0,j), -2 M(3,j), j = 0, 3:  rows and columns of outputs,
 //
-// So four registers are a tile x 16 outputs from the first product to the finish. U holds the signs
-// and factors. Everything is exact: int32 that wraps ends on the right value, 2 * 4 * acc (4 from
-// the doubled weights).
+// where j = 3 is negative as well. So four registers are a tile x 16 outputs from the first product
+// to the finish. U holds the signs and factors. Everything is exact: int32 that wraps ends on the
+// right value, 2 * 4 * acc (4 from the doubled weights).
 //
 // A register holds both columns j of 8 outputs, side by side: 8 bytes of V, 4 channels of two taps,
 // are broadcast and multiplied with two vectors of U, which halves the loads. Rows are in different
 // registers.
 //
-// V has an offset of 128 in 15 taps; what that adds is in the start values of the middle taps.
+// V has an offset of 128 in 15 taps; what that adds is taken away by the start values of step 0.
 //
 // A tile at the bottom of a map of odd height needs row 0 alone: it takes two registers and skips
 // the taps i = 3.
@@ -83,7 +87,7 @@ struct Tiles {
 #pragma GCC unroll 8
       for (int k = 0; k < kFull; ++k) full[k][0][half] = row0, full[k][1][half] = row1;
 #pragma GCC unroll 8
-      for (int k = 0; k < kTop; ++k) top[k][half] = _mm512_add_epi32(row0, row1);
+      for (int k = 0; k < kTop; ++k) top[k][half] = row0;
     }
   }
 
@@ -92,7 +96,7 @@ struct Tiles {
     const __m512i u0 = _mm512_load_si512(u), u1 = _mm512_load_si512(u + 64);
 #pragma GCC unroll 8
     for (int k = 0; k < kFull; ++k) dot(full[k][pair], v + k * kBytes, u0, u1);
-    if (kStep % 2 == 1 && pair == 1) return;  // i = 3
+    if ((kStep == 0 || kStep == 3) && pair == 1) return;  // i = 3
 #pragma GCC unroll 8
     for (int k = 0; k < kTop; ++k) dot(top[k], v + (kFull + k) * kBytes, u0, u1);
   }
@@ -132,17 +136,16 @@ struct Tiles {
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) butterfly(full[k][r / 2][r % 2]);
     }
+#pragma GCC unroll 8
+    for (int k = 0; k < kTop; ++k) butterfly(top[k][0]), butterfly(top[k][1]);
   }
 
-  // Full tiles double by going back to the rows before and forth again, the others here.
-  [[gnu::always_inline]] void top_columns_twice() {
+  // What two butterflies of rows do to the others.
+  [[gnu::always_inline]] void double_top() {
 #pragma GCC unroll 8
     for (int k = 0; k < kTop; ++k) {
-#pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half) {
-        butterfly(top[k][half]);
-        top[k][half] = _mm512_add_epi32(top[k][half], top[k][half]);
-      }
+      top[k][0] = _mm512_add_epi32(top[k][0], top[k][0]);
+      top[k][1] = _mm512_add_epi32(top[k][1], top[k][1]);
     }
   }
 
@@ -165,10 +168,9 @@ template <typename Tiles, int kBytes>
   const uint8_t* u = group.u + kStartBytes;
   u = tiles.template multiply_all<0, kBytes>(group, u);
   tiles.rows();
+  tiles.double_top();
   u = tiles.template multiply_all<1, kBytes>(group, u);
   tiles.columns();
-  tiles.rows();
-  tiles.top_columns_twice();
   u = tiles.template multiply_all<2, kBytes>(group, u);
   tiles.rows();
   tiles.template multiply_all<3, kBytes>(group, u);

@@ -19,7 +19,7 @@ namespace {
 // Taps (i, j) as 4 i + j in the order in which they are multiplied: in each of four steps two pairs
 // of the same i.
 inline constexpr int kTapOrder[4][2][2] = {
-    {{5, 6}, {9, 10}}, {{1, 2}, {13, 14}}, {{4, 7}, {8, 11}}, {{0, 3}, {12, 15}}};
+    {{1, 2}, {13, 14}}, {{5, 6}, {9, 10}}, {{4, 7}, {8, 11}}, {{0, 3}, {12, 15}}};
 
 // Streams of a pair: channels 0..3 and 4..7, then 8..11 and 12..15 of every 16.
 constexpr int stream_of(int step, int pair, int half) { return 4 * step + 2 * half + pair; }
@@ -41,15 +41,15 @@ struct Columns {
 // Taps (i, 0..3) of columns that all hold row combination i.
 [[gnu::always_inline]] inline void store_taps(int i, __m512i c0, __m512i c1, __m512i c2, __m512i c3,
                                               uint8_t* v, size_t stride) {
-  const int step = i == 1 || i == 2 ? 0 : 1, pair = i >= 2 ? 1 : 0;
+  const int inner = i == 1 || i == 2 ? 1 : 0, outer = 3 - inner, pair = i >= 2 ? 1 : 0;
   __m512i sum = _mm512_add_epi8(c1, c2);
   if (i == 1) sum = _mm512_xor_si512(sum, _mm512_set1_epi8(-128));
   const __m512i v0 = _mm512_sub_epi8(c0, c2), v2 = _mm512_sub_epi8(c2, c1);
   const __m512i v3 = _mm512_sub_epi8(c1, c3);
-  _mm512_storeu_si512(v + stream_of(step, pair, 0) * stride, _mm512_unpacklo_epi32(sum, v2));
-  _mm512_storeu_si512(v + stream_of(step, pair, 1) * stride, _mm512_unpackhi_epi32(sum, v2));
-  _mm512_storeu_si512(v + stream_of(step + 2, pair, 0) * stride, _mm512_unpacklo_epi32(v0, v3));
-  _mm512_storeu_si512(v + stream_of(step + 2, pair, 1) * stride, _mm512_unpackhi_epi32(v0, v3));
+  _mm512_storeu_si512(v + stream_of(inner, pair, 0) * stride, _mm512_unpacklo_epi32(sum, v2));
+  _mm512_storeu_si512(v + stream_of(inner, pair, 1) * stride, _mm512_unpackhi_epi32(sum, v2));
+  _mm512_storeu_si512(v + stream_of(outer, pair, 0) * stride, _mm512_unpacklo_epi32(v0, v3));
+  _mm512_storeu_si512(v + stream_of(outer, pair, 1) * stride, _mm512_unpackhi_epi32(v0, v3));
 }
 
 // One row of tiles. `codes` is the first tile's top left code, `row` and `pixel` as in CodeImage.
