@@ -290,9 +290,7 @@ struct Walk {
 
   void multiply_block(uint8_t* strip, int block, int tiles, int groups, int from, int to) const {
     const ConvShape& shape = call.shape;
-    const TileFinish finish{Finish(call.output, shape, block * kOutputBlock, kF2x2Factor),
-                            shape.out_height(), shape.out_width(),
-                            (block + 1) * kOutputBlock <= shape.outputs};
+    const TileFinish finish(call.output, shape, block * kOutputBlock);
     __m512i sums[4 * kMaxTiles];
     TileGroup group{nullptr,
                     plan.stride,

@@ -185,8 +185,19 @@ struct TilePlace {
 // The finish of groups of a block of outputs.
 struct TileFinish {
   Finish finish;
-  int height, width;  // of the output image
-  bool whole;         // 16 outputs
+  int height, width;         // of the output image
+  bool whole;                // 16 outputs
+  __m512 scale[2], bias[2];  // of the halves, as their registers are
+
+  TileFinish(const LayerOutput& output, const ConvShape& shape, int first)
+      : finish(output, shape, first, kF2x2Factor),
+        height(shape.out_height()),
+        width(shape.out_width()),
+        whole(first + kOutputBlock <= shape.outputs),
+        scale{_mm512_unpacklo_ps(finish.scale, finish.scale),
+              _mm512_unpackhi_ps(finish.scale, finish.scale)},
+        bias{_mm512_unpacklo_ps(finish.bias, finish.bias),
+             _mm512_unpackhi_ps(finish.bias, finish.bias)} {}
 
   // Columns of one row: half 0 has outputs 4 l, 4 l + 1 in lane l, half 1 the other two.
   static __m512i column(int x, const __m512i* halves) {
@@ -203,16 +214,37 @@ struct TileFinish {
     if (x + 1 < width) finish.operator()<kDirect>(column(1, halves), y, x + 1);
   }
 
+  // A tile of codes: columns are separated as bytes. See codes_of for what becomes of values that
+  // are not a number.
+  void direct_tile(const __m512i* sums, int y, int x) const {
+    __m512i values[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const __m512 value =
+          _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), scale[r % 2]), bias[r % 2]);
+      values[r] = _mm512_cvtps_epi32(_mm512_min_ps(finish.high[0], value));
+    }
+    const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(values[0], values[1]),
+                                              _mm512_packus_epi32(values[2], values[3]));
+    const __m512i columns =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    finish.store_square(
+        finish.output->codes[0].image, y, x,
+        pixels_of(_mm512_max_epu8(_mm512_shuffle_epi8(bytes, columns), finish.low_bytes[0])));
+  }
+
   template <bool kDirect>
   void run(const __m512i* sums, const TilePlace* place, int full, int top) const {
     for (int k = 0; k < full; ++k, sums += 4, ++place) {
       const int y = place->y, x = place->x;
-      if (whole && y + 1 < height && x + 1 < width) [[likely]] {
-        finish.square<kDirect>(column(0, sums), column(1, sums), column(0, sums + 2),
-                               column(1, sums + 2), y, x);
-      } else {
+      if (!whole || y + 1 >= height || x + 1 >= width) [[unlikely]] {
         row<kDirect>(sums, y, x);
         row<kDirect>(sums + 2, y + 1, x);
+      } else if (kDirect) {
+        direct_tile(sums, y, x);
+      } else {
+        finish.square<kDirect>(column(0, sums), column(1, sums), column(0, sums + 2),
+                               column(1, sums + 2), y, x);
       }
     }
     for (int k = 0; k < top; ++k, sums += 2, ++place) row<kDirect>(sums, place->y, place->x);

@@ -15,6 +15,12 @@ namespace {
   return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(value, low), high)));
 }
 
+// Bytes of 4 pixels with outputs 4 l .. 4 l + 3 of each in 128-bit lane l, to pixels in lanes.
+[[gnu::always_inline]] inline __m512i pixels_of(__m512i bytes) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes);
+}
+
 // Codes of 4 pixels, one in each 128-bit lane. What is not a number passes the minimum and, like
 // all that is below any int32, becomes the least int32; packing saturates to 0 from below, and the
 // maximum of bytes does the rest.
@@ -24,10 +30,8 @@ namespace {
                                               _mm512_cvtps_epi32(_mm512_min_ps(high, v1)));
   const __m512i words23 = _mm512_packus_epi32(_mm512_cvtps_epi32(_mm512_min_ps(high, v2)),
                                               _mm512_cvtps_epi32(_mm512_min_ps(high, v3)));
-  // Packing stays within 128-bit lanes: lane l has outputs 4l .. 4l + 3 of each pixel.
-  const __m512i bytes = _mm512_max_epu8(_mm512_packus_epi16(words01, words23), low_bytes);
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, bytes);
+  // Packing stays within 128-bit lanes.
+  return pixels_of(_mm512_max_epu8(_mm512_packus_epi16(words01, words23), low_bytes));
 }
 
 // The constants of 16 consecutive outputs; made once for each block of outputs.
@@ -122,15 +126,7 @@ struct Finish {
     }
   }
 
- private:
-  // Two roundings; a fused multiply-add would have one.
-  [[gnu::always_inline]] __m512 affine(__m512i acc) const {
-    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
-  }
-  [[gnu::always_inline]] __m512 recode(__m512 value, int i) const {
-    return _mm512_add_ps(_mm512_mul_ps(value, code_scale[i]), code_offset[i]);
-  }
-
+  // Codes of those pixels, one in each 128-bit lane.
   [[gnu::always_inline]] void store_square(const CodeImage& image, int y, int x,
                                            __m512i codes) const {
     uint8_t* const upper = image.origin + y * image.row + x * image.pixel + first;
@@ -142,6 +138,15 @@ struct Finish {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(lower), _mm512_extracti32x4_epi32(codes, 2));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(lower + pixel),
                      _mm512_extracti32x4_epi32(codes, 3));
+  }
+
+ private:
+  // Two roundings; a fused multiply-add would have one.
+  [[gnu::always_inline]] __m512 affine(__m512i acc) const {
+    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
+  }
+  [[gnu::always_inline]] __m512 recode(__m512 value, int i) const {
+    return _mm512_add_ps(_mm512_mul_ps(value, code_scale[i]), code_offset[i]);
   }
 };
 
