@@ -1,4 +1,4 @@
-"""`edge-app log plot`: a picture of a recorded run."""
+"""Pictures: of a recorded run (`edge-app log plot`), and of times (`edge-app bench --plot`)."""
 
 from __future__ import annotations
 
@@ -87,6 +87,45 @@ def plot_run(records: Path, output: Path) -> None:
     cannot be written.
     """
     series = read_records(records)
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        3, 1, sharex=True, figsize=(9, 6.5), height_ratios=(2, 2, 1.5), layout="constrained"
+    )
+    unit, factor = ("s", 1.0) if series.seconds[-1] - series.seconds[0] < 300 else ("min", 60.0)
+    times = [second / factor for second in series.seconds]
+    _draw_levels(axes[0], times, series)
+    _draw_sensors(axes[1], times, series)
+    _draw_accuracy(axes[2], times, series)
+    axes[-1].set_xlabel(f"time of the sensors in {unit}")
+    _save(figure, output)
+
+
+def plot_benchmark(report: dict[str, Any], output: Path) -> None:
+    """Draw the times of ``edge-app bench`` into ``output``, a panel for each network.
+
+    Bars are medians, whiskers reach from the shortest time to the 90th percentile. AppError (exit code
+    2) if matplotlib is missing or ``output`` cannot be written.
+    """
+    networks = report["networks"]
+    figure, axes = _pyplot().subplots(
+        1, len(networks), squeeze=False, figsize=(1 + 3.5 * len(networks), 4), layout="constrained"
+    )
+    for panel, network in zip(axes[0], networks, strict=True):
+        rows = network["sides"]
+        medians = [row["median_us"] / 1e3 for row in rows]
+        below = [(row["median_us"] - row["min_us"]) / 1e3 for row in rows]
+        above = [(row["p90_us"] - row["median_us"]) / 1e3 for row in rows]
+        colours = ["#009E73" if row["bits"] else "#999999" for row in rows]
+        panel.bar(range(len(rows)), medians, color=colours, yerr=(below, above), capsize=3)
+        panel.set_xticks(range(len(rows)), [row["side"] for row in rows], rotation=45, ha="right")
+        panel.set_title("{network} at {input[1]}x{input[0]}".format(**network))
+    axes[0][0].set_ylabel("time of one image in ms")
+    figure.suptitle(f"{report['cpu']}, {report['threads']} thread(s), {report['created'][:10]}")
+    _save(figure, output)
+
+
+def _pyplot() -> Any:
+    """matplotlib without a display; AppError where it is not installed."""
     try:
         import matplotlib
 
@@ -97,21 +136,16 @@ def plot_run(records: Path, output: Path) -> None:
             "plotting needs matplotlib, which a device does without: pip install edge-app[server]",
             EXIT_USAGE,
         ) from None
-    figure, axes = pyplot.subplots(
-        3, 1, sharex=True, figsize=(9, 6.5), height_ratios=(2, 2, 1.5), layout="constrained"
-    )
-    unit, factor = ("s", 1.0) if series.seconds[-1] - series.seconds[0] < 300 else ("min", 60.0)
-    times = [second / factor for second in series.seconds]
-    _draw_levels(axes[0], times, series)
-    _draw_sensors(axes[1], times, series)
-    _draw_accuracy(axes[2], times, series)
-    axes[-1].set_xlabel(f"time of the sensors in {unit}")
+    return pyplot
+
+
+def _save(figure: Any, output: Path) -> None:
     try:
         figure.savefig(output, dpi=130)
     except (OSError, ValueError) as error:
         raise AppError(f"{output}: cannot be written: {error}", EXIT_USAGE) from None
     finally:
-        pyplot.close(figure)
+        _pyplot().close(figure)
 
 
 def stretches(series: Series) -> list[tuple[int, int, int, str]]:

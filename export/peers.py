@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from export.integer import IntegerNetwork
 
 BITS = (2, 4, 6, 8)
-_CALIBRATION_IMAGES = 4
+_CALIBRATION_IMAGES = 2
 _SMALL = ("resnet8", "resnet20")
 """Networks for 32 pixels and 10 classes; the others are for 224 pixels and 1,000 classes."""
 

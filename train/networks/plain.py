@@ -49,7 +49,6 @@ class PlainNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         features = self.pool(F.relu(self.norm(self.stem(image))))
         maps = self.body(features, 0)
-        # The mean of one pixel is a layer that some backends refuse.
-        pooled = maps.flatten(1) if maps.shape[2:] == (1, 1) else maps.mean((2, 3))
-        logits: Tensor = self.classifier(pooled)
+        # Backends take the mean as a layer of theirs where it keeps its dimensions.
+        logits: Tensor = self.classifier(maps.mean((2, 3), keepdim=True).flatten(1))
         return logits
