@@ -24,7 +24,14 @@ def missing(reason: str) -> None:
 
 
 def step(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([ARM / "run.sh", *arguments], capture_output=True, text=True)
+    # The environment's own cmake need not be on the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return subprocess.run(
+        [ARM / "run.sh", *arguments],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
 
 
 def output_of(done: "subprocess.CompletedProcess[str]") -> str:

@@ -3,8 +3,8 @@
 
 #if defined(__aarch64__)
 
-#include "finish_neon.h"
 #include "neon_shared.h"
+#include "stem_neon.h"
 
 namespace mbq {
 namespace {
@@ -38,37 +38,7 @@ void prepare(const ConvShape& shape, const StemWeights& weights, void* prepared)
   }
 }
 
-struct Walk {
-  const StemCall* call;
-  int16_t* image;  // with the padding pixels around
-  size_t row;      // elements
-};
-
-// Rows of the padded image.
-void pad_rows(void* context, int, int begin, int end) {
-  const Walk& walk = *static_cast<const Walk*>(context);
-  const ConvShape& shape = walk.call->shape;
-  const uint8_t* const pad_value = walk.call->weights.pad_value;
-  const auto pad = [&](int16_t* to, int pixels) {
-    for (int i = 0; i < pixels; ++i) {
-      for (int c = 0; c < shape.inputs; ++c) *to++ = pad_value[c];
-    }
-    return to;
-  };
-  const size_t elements = static_cast<size_t>(shape.width) * shape.inputs;
-  for (int row = begin; row < end; ++row) {
-    int16_t* to = walk.image + row * walk.row;
-    const int y = row - shape.pad;
-    if (y < 0 || y >= shape.height) {
-      pad(to, shape.width + 2 * shape.pad);
-      continue;
-    }
-    to = pad(to, shape.pad);
-    const uint8_t* const from = walk.call->image + y * elements;
-    for (size_t i = 0; i < elements; ++i) to[i] = from[i];
-    pad(to + elements, shape.pad);
-  }
-}
+using Walk = StemWalk<int16_t>;
 
 [[gnu::always_inline]] inline void tile(const int16_t* const from[kPixels], size_t row, int rows,
                                         int elements, const int16_t* weights,
@@ -140,22 +110,11 @@ size_t prepared_bytes(const ConvShape& shape) {
   return round_up(shape.outputs, 16) / 16 * block_elements(shape) * sizeof(int16_t);
 }
 
-// The last window may reach kGroup elements behind the image, where weights are 0.
-size_t scratch_bytes(const ConvShape& shape, int) {
-  const size_t pixels =
-      static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
-  return (pixels * shape.inputs + kGroup) * sizeof(int16_t);
-}
+size_t scratch_bytes(const ConvShape& shape, int) { return padded_bytes<int16_t>(shape); }
 
 void run(const StemCall& call, const Parallel& parallel) {
-  const ConvShape& shape = call.shape;
-  int16_t* const image = static_cast<int16_t*>(call.scratch);
-  const int padded_height = shape.height + 2 * shape.pad;
-  const size_t row = static_cast<size_t>(shape.width + 2 * shape.pad) * shape.inputs;
-  for (int i = 0; i < kGroup; ++i) image[padded_height * row + i] = 0;
-  Walk walk{&call, image, row};
-  parallel.run(parallel.self, padded_height, pad_rows, &walk);
-  parallel.run(parallel.self, shape.out_height(), rows, &walk);
+  Walk walk = pad_image<int16_t>(call, parallel);
+  parallel.run(parallel.self, call.shape.out_height(), rows, &walk);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ namespace {
 
 // SDOT is signed x signed. Codes above 127 are centred: acc = sum((code - 128) * w) + 128 * sum(w),
 // border included, so that it starts at the second term.
-template <bool kCentred>
+// UDOT (kUnsigned) is unsigned x unsigned: the stem multiplies by unsigned bytes.
+template <bool kCentred, bool kUnsigned = false>
 struct DotTile {
   static constexpr int kPixels = 4, kOutputs = 16, kInputs = 4;
   static constexpr int kAhead = 2;
@@ -35,7 +36,7 @@ struct DotTile {
     for (int v = 0; v < 4; ++v) {
       const int ahead = v + kAhead, vector = 4 * kLane + ahead;
       if (!last || ahead < 4) weight[ahead % 4] = load_bytes(weights + 16 * vector);
-      for (int p = 0; p < 4; ++p) dot<kLane>(acc[p][v], weight[v], codes[p]);
+      for (int p = 0; p < 4; ++p) dot<kLane, kUnsigned>(acc[p][v], weight[v], codes[p]);
     }
   }
 

@@ -7,10 +7,12 @@
 #include "neon_shared.h"
 #include "neondot_direct.h"
 #include "neondot_f2x2.h"
+#include "neondot_stem.h"
 
 namespace mbq {
 namespace {
 
+constexpr StemKernel kDotStem = DotStem::kernel("u8s16_stem_direct_4x16__neondot");
 constexpr ConvKernel kF2x2 = F2x2<DotF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neondot");
 constexpr ConvKernel kDirect =
     Direct<DotTile<false>, true>::kernel("u7s2_conv_direct_4x16__neondot");
@@ -21,7 +23,7 @@ constexpr ConvKernel kCentred =
 
 constexpr const ConvKernel* kConv[] = {&kF2x2, &kDirect, &kUnpacking, &kCentred, nullptr};
 constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
-constexpr const StemKernel* kStem[] = {&kNeonStem, nullptr};
+constexpr const StemKernel* kStem[] = {&kDotStem, &kNeonStem, nullptr};
 
 }  // namespace
 

@@ -20,9 +20,13 @@ namespace {
 
 #if defined(__ARM_FEATURE_DOTPROD)
 // acc[i] += dot product of 4 bytes: those of weight at i, those of codes at kLane.
-template <int kLane>
+template <int kLane, bool kUnsigned = false>
 [[gnu::always_inline]] inline void dot(int32x4_t& acc, int8x16_t weight, int8x16_t codes) {
-  asm volatile("sdot %0.4s, %1.16b, %2.4b[%3]" : "+w"(acc) : "w"(weight), "w"(codes), "n"(kLane));
+  if constexpr (kUnsigned) {
+    asm volatile("udot %0.4s, %1.16b, %2.4b[%3]" : "+w"(acc) : "w"(weight), "w"(codes), "n"(kLane));
+  } else {
+    asm volatile("sdot %0.4s, %1.16b, %2.4b[%3]" : "+w"(acc) : "w"(weight), "w"(codes), "n"(kLane));
+  }
 }
 #endif
 
