@@ -14,8 +14,9 @@
 namespace mbq {
 namespace {
 
-// Codes that one thread goes over before it comes back for the next outputs: half an L2 cache.
-constexpr size_t kChunkBytes = 512 << 10;
+// Codes, read and written, that one thread goes over before it comes back for the next outputs:
+// what stays in the L2 cache with the weights.
+constexpr size_t kChunkBytes = 128 << 10;
 
 // Where pixels have no gaps between them a row of the kernel is one run.
 Window window_of(const ConvShape& shape, const CodeImage& input) {
@@ -69,14 +70,17 @@ struct Walk {
 // Codes straight from 64 accumulators, of as many pixels as these are of `Blocks` blocks.
 template <int Blocks>
 struct PackedFinish {
+  static constexpr bool kNeedsPlaces = true;
   static constexpr int kPixels = 4 / Blocks, kOutputs = Blocks * kOutputBlock;
 
-  // Whether all results stay within int32, so that nothing need be clamped before it: what is not a
-  // number converts to the least int32, and ends as the lowest code.
+  // Whether all outputs are there, and all results stay within int32, so that nothing need be
+  // clamped before it: what is not a number converts to the least int32, and ends as the lowest
+  // code.
   static bool suffices(const ConvCall& call, int first) {
     const ConvShape& shape = call.shape;
+    if (shape.outputs - first < kOutputs) return false;
     const float most = 255.0f * 3.0f * kCodesPerByte * static_cast<float>(steps_of(shape));
-    for (int o = first; o < first + kOutputs && o < shape.outputs; ++o) {
+    for (int o = first; o < first + kOutputs; ++o) {
       const float scale = call.output.scale[o], bias = call.output.bias[o];
       const float bound = (scale < 0 ? -scale : scale) * most + (bias < 0 ? -bias : bias);
       if (bound >= 0x1p30f) return false;
@@ -84,77 +88,55 @@ struct PackedFinish {
     return true;
   }
 
-  const CodeImage* image;
-  int first;
-  __mmask32 mask;
-  bool all;
   __m512 scale[Blocks], bias[Blocks];
   __m512i lowest, highest;
 
-  PackedFinish(const ConvCall& call, int first_output)
-      : image(&call.output.codes[0].image),
-        first(first_output),
-        lowest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].lowest))),
+  PackedFinish(const ConvCall& call, int first)
+      : lowest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].lowest))),
         highest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].highest))) {
-    const int left = call.shape.outputs - first;
-    all = left >= kOutputs;
-    mask = static_cast<__mmask32>((uint64_t{1} << (all ? kOutputs : left)) - 1);
     for (int b = 0; b < Blocks; ++b) {
-      const __mmask16 present = static_cast<__mmask16>(mask >> b * kOutputBlock);
-      scale[b] = _mm512_maskz_loadu_ps(present, call.output.scale + first + b * kOutputBlock);
-      bias[b] = _mm512_maskz_loadu_ps(present, call.output.bias + first + b * kOutputBlock);
+      scale[b] = _mm512_loadu_ps(call.output.scale + first + b * kOutputBlock);
+      bias[b] = _mm512_loadu_ps(call.output.bias + first + b * kOutputBlock);
     }
   }
 
-  [[gnu::always_inline]] __m512i round(const int32_t* accumulators, int vector) const {
-    const __m512i acc = _mm512_load_si512(accumulators + vector * kOutputBlock);
-    const int b = vector % Blocks;
-    return _mm512_cvtps_epi32(
-        _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale[b]), bias[b]));
+  [[gnu::always_inline]] static __m512i round(__m512i acc, __m512 scale, __m512 bias) {
+    return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias));
   }
 
-  // `part` of the bytes goes to one pixel.
-  [[gnu::always_inline]] void store(__m128i part, const PixelWalk& to) const {
-    uint8_t* const at = image->origin + to.y * image->row + to.x * image->pixel + first;
-    if (all) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), part);
-    } else {
-      _mm_mask_storeu_epi8(at, static_cast<__mmask16>(mask), part);
-    }
+  [[gnu::always_inline]] static void store(uint8_t* to, __m128i codes) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
   }
-  [[gnu::always_inline]] void store(__m256i part, const PixelWalk& to) const {
-    uint8_t* const at = image->origin + to.y * image->row + to.x * image->pixel + first;
-    if (all) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), part);
-    } else {
-      _mm256_mask_storeu_epi8(at, mask, part);
-    }
+  [[gnu::always_inline]] static void store(uint8_t* to, __m256i codes) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
   }
 
-  [[gnu::always_inline]] void operator()(const int32_t* accumulators, int count,
-                                         PixelWalk to) const {
+  template <int Pixels>
+  [[gnu::always_inline]] void operator()(const __m512i (&acc)[Pixels][Blocks],
+                                         uint8_t* const* to) const {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for (; count > 0; count -= kPixels, accumulators += 4 * kOutputBlock) {
+    const __m512 scale0 = scale[0], bias0 = bias[0], scale1 = scale[Blocks - 1],
+                 bias1 = bias[Blocks - 1];
+    const __m512i low_limit = lowest, high_limit = highest;
+#pragma GCC unroll 7
+    for (int p = 0; p < Pixels; p += kPixels) {
       // Packing saturates, which keeps the order of values: limits may follow as bytes. Its lanes
       // hold four outputs of each of the vectors.
-      const __m512i low = _mm512_packs_epi32(round(accumulators, 0), round(accumulators, 1));
-      const __m512i high = _mm512_packs_epi32(round(accumulators, 2), round(accumulators, 3));
+      const __m512i low = _mm512_packs_epi32(round(acc[p][0], scale0, bias0),
+                                             round(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1));
+      const __m512i high =
+          _mm512_packs_epi32(round(acc[p + 2 / Blocks][0], scale0, bias0),
+                             round(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1));
       const __m512i packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
-      const __m512i bytes = _mm512_min_epu8(_mm512_max_epu8(packed, lowest), highest);
+      const __m512i codes = _mm512_min_epu8(_mm512_max_epu8(packed, low_limit), high_limit);
       if constexpr (Blocks == 2) {
-        store(_mm512_castsi512_si256(bytes), to);
-        to.next();
-        if (count > 1) store(_mm512_extracti64x4_epi64(bytes, 1), to);
-        to.next();
+        store(to[p], _mm512_castsi512_si256(codes));
+        store(to[p + 1], _mm512_extracti64x4_epi64(codes, 1));
       } else {
-        store(_mm512_castsi512_si128(bytes), to);
-        to.next();
-        if (count > 1) store(_mm512_extracti32x4_epi32(bytes, 1), to);
-        to.next();
-        if (count > 2) store(_mm512_extracti32x4_epi32(bytes, 2), to);
-        to.next();
-        if (count > 3) store(_mm512_extracti32x4_epi32(bytes, 3), to);
-        to.next();
+        store(to[p], _mm512_castsi512_si128(codes));
+        store(to[p + 1], _mm512_extracti32x4_epi32(codes, 1));
+        store(to[p + 2], _mm512_extracti32x4_epi32(codes, 2));
+        store(to[p + 3], _mm512_extracti32x4_epi32(codes, 3));
       }
     }
   }
@@ -165,15 +147,15 @@ void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t
   const ConvCall& call = *walk.call;
   const int first = block * kOutputBlock;
   if (Direct && PackedFinish<Blocks>::suffices(call, first)) {
-    for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, PackedFinish<Blocks>(call, first));
+    const CodeImage& image = call.output.codes[0].image;
+    const TileTarget target{image.origin + first, image.row, image.pixel};
+    for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, PackedFinish<Blocks>(call, first),
+                                    target, [](int, int, int) {});
     return;
   }
   const Finish finish[2] = {Finish(call.output, call.shape, first),
                             Finish(call.output, call.shape, first + (Blocks - 1) * kOutputBlock)};
-  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights,
-                                  [&](const int32_t* acc, int count, PixelWalk to) {
-                                    finish_pixels<Blocks, Direct>(finish, acc, count, to);
-                                  });
+  for_pixels<CodesByBytes, Blocks, Direct>(run, walk.window, weights, finish, 0);
 }
 
 void walk_items(void* context, int thread, int begin, int end) {
@@ -223,9 +205,10 @@ void run(const ConvCall& call, const Parallel& parallel) {
 
   // Threads share out pixels, unless the weights are more than the codes and outputs go around.
   const size_t code_bytes = shape.height * input.row;
+  const size_t output_bytes = static_cast<size_t>(walk.pixels) * shape.outputs;
   const size_t weight_bytes =
       static_cast<size_t>(walk.blocks) * walk.window.all_steps() * kVectorBytes;
-  walk.chunks = static_cast<int>((code_bytes + kChunkBytes - 1) / kChunkBytes);
+  walk.chunks = static_cast<int>((code_bytes + output_bytes) / kChunkBytes + 1);
   if (weight_bytes <= code_bytes || walk.pairs < parallel.threads) {
     walk.chunks = round_up(walk.chunks, parallel.threads);
   }

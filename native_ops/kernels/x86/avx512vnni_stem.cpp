@@ -72,11 +72,7 @@ void walk_band(const StemCall& call, const PixelRun& run, const Window& window, 
                const uint8_t* weights, int first_row) {
   const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
                             Finish(call.output, call.shape, (block + Blocks - 1) * kOutputBlock)};
-  for_tiles<WordsByWords, Blocks>(run, window, weights,
-                                  [&](const int32_t* acc, int count, PixelWalk to) {
-                                    to.y += first_row;
-                                    finish_pixels<Blocks, false>(finish, acc, count, to);
-                                  });
+  for_pixels<WordsByWords, Blocks, false>(run, window, weights, finish, first_row);
 }
 
 void walk_rows(void* context, int thread, int begin, int end) {

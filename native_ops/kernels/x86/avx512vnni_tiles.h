@@ -48,11 +48,24 @@ struct WordsByWords {
   return result;
 }
 
-// `Pixels` windows, each from its pointer on, into accumulators [Pixels][Blocks][16]. Weights are
-// [step][Blocks] vectors.
-template <typename Operands, int Pixels, int Blocks>
+// Keeps accumulators [Pixels][Blocks][16] for a finish that is too long for every tile.
+struct Accumulators {
+  static constexpr bool kNeedsPlaces = false;  // only the target's first
+  template <int Pixels, int Blocks>
+  [[gnu::always_inline]] void operator()(const __m512i (&acc)[Pixels][Blocks],
+                                         uint8_t* const* to) const {
+    int32_t* const all = reinterpret_cast<int32_t*>(to[0]);
+#pragma GCC unroll 28
+    for (int i = 0; i < Pixels * Blocks; ++i) {
+      _mm512_store_si512(all + i * kOutputBlock, acc[i / Blocks][i % Blocks]);
+    }
+  }
+};
+
+// `Pixels` windows, each from its pointer on. Weights are [step][Blocks] vectors.
+template <typename Operands, typename TileFinish, int Pixels, int Blocks>
 void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights,
-          int32_t* accumulators) {
+          const TileFinish& finish, uint8_t* const* to) {
   __m512i acc[Pixels][Blocks];
   const uint8_t* from[Pixels];
 #pragma GCC unroll 28
@@ -79,79 +92,92 @@ void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* wei
       }
     }
   }
-#pragma GCC unroll 28
-  for (int p = 0; p < Pixels; ++p) {
-#pragma GCC unroll 2
-    for (int b = 0; b < Blocks; ++b) {
-      _mm512_store_si512(accumulators + (p * Blocks + b) * kOutputBlock, acc[p][b]);
-    }
-  }
+  finish(acc, to);
 }
 
-using Tile = void (*)(const uint8_t* const*, const Window&, const uint8_t*, int32_t*);
+template <typename TileFinish>
+using Tile = void (*)(const uint8_t* const*, const Window&, const uint8_t*, const TileFinish&,
+                      uint8_t* const*);
 
-// Tiles of one and of two blocks, by pixels in units of 4 and of 2.
-template <typename Operands>
-constexpr Tile kTiles[kPairBlocks][7] = {
-    {tile<Operands, 4, 1>, tile<Operands, 8, 1>, tile<Operands, 12, 1>, tile<Operands, 16, 1>,
-     tile<Operands, 20, 1>, tile<Operands, 24, 1>, tile<Operands, 28, 1>},
-    {tile<Operands, 2, 2>, tile<Operands, 4, 2>, tile<Operands, 6, 2>, tile<Operands, 8, 2>,
-     tile<Operands, 10, 2>, tile<Operands, 12, 2>, tile<Operands, 14, 2>},
+// Tiles by pixels in units of 4 or 2.
+template <typename O, typename F, int Blocks, int Unit = 4 / Blocks>
+constexpr Tile<F> kTiles[7] = {
+    tile<O, F, Unit, Blocks>,     tile<O, F, 2 * Unit, Blocks>, tile<O, F, 3 * Unit, Blocks>,
+    tile<O, F, 4 * Unit, Blocks>, tile<O, F, 5 * Unit, Blocks>, tile<O, F, 6 * Unit, Blocks>,
+    tile<O, F, 7 * Unit, Blocks>,
 };
 
-// A run of an image's pixels, counted over its rows, and where the window of pixel (0, 0) begins.
+// A run of an image's pixels, counted over its rows: where the windows of its pixels begin.
 struct PixelRun {
   int begin, end, width;
-  const uint8_t* first;
+  const uint8_t* first;  // of pixel (0, 0)
   size_t step_y, step_x;
 };
 
-// Steps through the pixels of a run.
-struct PixelWalk {
-  int y, x, width;
-
-  [[gnu::always_inline]] void next() {
-    if (++x == width) {
-      x = 0;
-      ++y;
-    }
-  }
+// Where tiles put results: pixel (y, x) at first + y * step_y + x * step_x.
+struct TileTarget {
+  uint8_t* first;
+  size_t step_y, step_x;
 };
 
-// Calls finish(accumulators [pixels][Blocks][16], pixels, where the first of them goes) for the
-// tiles of a run. Accumulators go on to a multiple of 64, with no meaning.
-template <typename Operands, int Blocks, typename Finisher>
+// Calls TileFinish for the tiles of a run and then done(pixels, y and x of the first of them).
+template <typename Operands, int Blocks, typename TileFinish, typename Done>
 [[gnu::always_inline]] inline void for_tiles(const PixelRun& run, const Window& window,
-                                             const uint8_t* weights, const Finisher& finish) {
+                                             const uint8_t* weights, const TileFinish& finish,
+                                             const TileTarget& target, const Done& done) {
   constexpr int kMost = kAccumulators / Blocks, kUnit = kMost / 7;
-  static_assert(kUnit * Blocks * kOutputBlock == 64);
-  PixelWalk walk{run.begin / run.width, run.begin % run.width, run.width};
+  int y = run.begin / run.width, x = run.begin % run.width;
+  const uint8_t* next_from = run.first + y * run.step_y + x * run.step_x;
+  uint8_t* next_to = target.first + y * target.step_y + x * target.step_x;
+  // From behind a row to the next.
+  const size_t from_gap = run.step_y - run.width * run.step_x;
+  const size_t to_gap = target.step_y - run.width * target.step_x;
   for (int begin = run.begin; begin < run.end;) {
     const int count = run.end - begin < kMost ? run.end - begin : kMost;
     const uint8_t* from[kMost];
-    const PixelWalk first = walk;
-    for (int p = 0; p < count; ++p, walk.next()) {
-      from[p] = run.first + walk.y * run.step_y + walk.x * run.step_x;
+    uint8_t* to[kMost];
+    const int first_y = y, first_x = x;
+    for (int p = 0; p < count; ++p) {
+      from[p] = next_from;
+      if constexpr (TileFinish::kNeedsPlaces) to[p] = next_to;
+      const bool ends = ++x == run.width;
+      next_from += run.step_x + (ends ? from_gap : 0);
+      next_to += target.step_x + (ends ? to_gap : 0);
+      y += ends;
+      x = ends ? 0 : x;
     }
     const int units = (count + kUnit - 1) / kUnit;
-    for (int p = count; p < units * kUnit; ++p) from[p] = from[0];  // computed, never stored
-    alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
-    kTiles<Operands>[Blocks - 1][units - 1](from, window, weights, accumulators);
-    finish(accumulators, count, first);
+    for (int p = count; p < units * kUnit; ++p) {  // the first once more
+      from[p] = from[0];
+      to[p] = to[0];
+    }
+    if constexpr (!TileFinish::kNeedsPlaces) to[0] = target.first;
+    kTiles<Operands, TileFinish, Blocks>[units - 1](from, window, weights, finish, to);
+    done(count, first_y, first_x);
     begin += count;
   }
 }
 
-// One vector after the other by finish[block](accumulators, y, x).
-template <int Blocks, bool Direct, typename Finish>
-[[gnu::always_inline]] inline void finish_pixels(const Finish (&finish)[kPairBlocks],
-                                                 const int32_t* accumulators, int count,
-                                                 PixelWalk to) {
-  for (int p = 0; p < count; ++p, to.next()) {
-    for (int b = 0; b < Blocks; ++b, accumulators += kOutputBlock) {
-      finish[b].template operator()<Direct>(_mm512_load_si512(accumulators), to.y, to.x);
-    }
-  }
+// The same by finish[block](accumulators of 16 outputs, y, x).
+template <typename Operands, int Blocks, bool Direct, typename Finish>
+[[gnu::always_inline]] inline void for_pixels(const PixelRun& run, const Window& window,
+                                              const uint8_t* weights,
+                                              const Finish (&finish)[kPairBlocks], int first_row) {
+  alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
+  const TileTarget target{reinterpret_cast<uint8_t*>(accumulators), 0, 0};
+  for_tiles<Operands, Blocks>(
+      run, window, weights, Accumulators{}, target, [&](int count, int y, int x) {
+        const int32_t* acc = accumulators;
+        for (int p = 0; p < count; ++p) {
+          for (int b = 0; b < Blocks; ++b, acc += kOutputBlock) {
+            finish[b].template operator()<Direct>(_mm512_load_si512(acc), first_row + y, x);
+          }
+          if (++x == run.width) {
+            x = 0;
+            ++y;
+          }
+        }
+      });
 }
 
 }  // namespace
