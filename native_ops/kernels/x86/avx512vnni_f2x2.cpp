@@ -12,7 +12,7 @@
 
 #include <immintrin.h>
 
-#include "avx512vnni_f2x2_tiles.h"
+#include "avx512vnni_f2x2_weights.h"
 
 namespace mbq {
 namespace {
@@ -27,8 +27,9 @@ inline constexpr size_t kManyWeightBytes = 512 * 1024;
 
 int blocks_of(const ConvShape& shape) { return (shape.outputs + kOutputBlock - 1) / kOutputBlock; }
 
-size_t block_bytes(const ConvShape& shape) {
-  return kStartBytes + static_cast<size_t>(4 * kStepBytes) * (round_up(shape.inputs, 16) / 4);
+// U of a block of outputs.
+size_t u_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(4 * kStepBytes) * (round_up(shape.inputs, 16) / 4);
 }
 
 using Multiply = void (*)(const TileGroup& group);
@@ -98,7 +99,7 @@ struct Plan {
     columns = (shape.out_width() + 1) / 2;
     const size_t row_bytes = static_cast<size_t>(16) * bytes * chunks * columns;
     shared = threads > 1 && row_bytes * rows <= kSharedBytes &&
-             blocks_of(shape) * block_bytes(shape) >= kManyWeightBytes;
+             blocks_of(shape) * u_bytes(shape) >= kManyWeightBytes;
     const size_t fitting = kStripBytes / row_bytes;
     strip_rows = shared || fitting >= static_cast<size_t>(rows) ? rows
                  : fitting > 0                                  ? static_cast<int>(fitting)
@@ -134,44 +135,6 @@ bool supports(const ConvShape& shape, int highest) {
          shape.out_width() > 0 && shape.out_height() < 32768 && shape.out_width() < 32768;
 }
 
-size_t prepared_bytes(const ConvShape& shape) { return blocks_of(shape) * block_bytes(shape); }
-
-// U of tap (i, j), with the signs and factors of the output transform.
-int transform_weights(const int (&w)[3][3], int i, int j) {
-  static constexpr int kRows[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
-  int sum = 0;
-  for (int y = 0; y < 3; ++y) {
-    for (int x = 0; x < 3; ++x) sum += kRows[i][y] * kRows[j][x] * w[y][x];
-  }
-  if ((i == 3) != (j == 3)) sum = -sum;
-  return (i == 0 || i == 3) && (j == 1 || j == 2) ? sum : 2 * sum;
-}
-
-// What the offset of V adds to the accumulators of one output ends as 128 times the sum of U over
-// the taps that the output gets; start values of step 0, at columns 1 and 2 of both rows of
-// outputs, take that away. sums: of U over channels, by 4 i + j.
-void start_values(const int64_t (&sums)[16], int32_t (&start)[2][2]) {
-  for (int y = 0; y < 2; ++y) {
-    int64_t out[2] = {};
-    for (int x = 0; x < 2; ++x) {
-      for (int i = 0; i < 4; ++i) {
-        for (int j = 0; j < 4; ++j) {
-          if (i == (y == 0 ? 3 : 0) || j == (x == 0 ? 3 : 0)) continue;
-          if (i == 1 && j == 1) continue;  // has no offset
-          const bool first_step = i % 3 == 0 && j % 3 != 0;
-          const int64_t added = 128 * (first_step ? 2 : 1) * sums[4 * i + j];
-          // Rows and columns 2 enter the second output negatively; 3 do so by the sign in U.
-          out[x] += (y == 1 && i == 2) != (x == 1 && j == 2) ? -added : added;
-        }
-      }
-    }
-    // The butterfly of columns, and two of rows, make of them twice their sum and difference.
-    // Everything is a multiple of 128.
-    start[y][0] = static_cast<int32_t>(-(out[0] + out[1]) / 4);
-    start[y][1] = static_cast<int32_t>(-(out[0] - out[1]) / 4);
-  }
-}
-
 // Step of U in which a channel is multiplied: the order of the streams.
 int step_of(int channel, int lanes) {
   const int chunk = channel / 64, lane = channel % 64 / 16, group = channel % 16 / 4;
@@ -179,40 +142,36 @@ int step_of(int channel, int lanes) {
   return 16 * chunk + (group / 2 * chunk_lanes + lane) * 2 + group % 2;
 }
 
-// U: [step of taps][step of channels][pair of taps][half][output][tap][4 channels].
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  const int groups = (shape.inputs + 3) / 4, lanes = round_up(shape.inputs, 16) / 16;
+const uint8_t* payload_of(const ConvShape& shape, const uint8_t* payload, int block) {
+  return payload + static_cast<size_t>(block) * 9 * ((shape.inputs + 3) / 4) * kOutputBlock;
+}
+
+void make_u(const ConvShape& shape, const uint8_t* payload, int block, uint8_t* to) {
+  const int lanes = round_up(shape.inputs, 16) / 16;
+  make_u(
+      payload_of(shape, payload, block), shape.inputs, lanes,
+      [lanes](int channel) { return step_of(channel, lanes); }, to);
+}
+
+// Start values of all blocks, then U of all blocks.
+size_t start_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(blocks_of(shape)) * kStartBytes;
+}
+void prepare_start(const ConvShape& shape, const uint8_t* payload, void* prepared) {
   for (int block = 0; block < blocks_of(shape); ++block) {
-    uint8_t* const to = static_cast<uint8_t*>(prepared) + block * block_bytes(shape);
-    const uint8_t* const from = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
-    for (int half = 0; half < 2; ++half) {
-      for (int output = 0; output < 8; ++output) {
-        const uint8_t* const codes = from + output_of(half, output);
-        int64_t sums[16] = {};
-        for (int channel = 0; channel < 16 * lanes; ++channel) {
-          int w[3][3] = {};  // 0 for channels that only fill
-          for (int tap = 0; tap < 9 && channel < shape.inputs; ++tap) {
-            const int byte = codes[static_cast<size_t>(tap * groups + channel / 4) * kOutputBlock];
-            w[tap / 3][tap % 3] = 2 * (byte >> (2 * (channel % 4)) & 3) - 3;
-          }
-          for (int place = 0; place < 16; ++place) {
-            const int step = place / 4, pair = place / 2 % 2, column = place % 2;
-            const int tap = kTapOrder[step][pair][column];
-            const int u = transform_weights(w, tap / 4, tap % 4);
-            const size_t at = static_cast<size_t>(step) * 4 * lanes + step_of(channel, lanes);
-            to[kStartBytes + at * kStepBytes + (2 * pair + half) * 64 + (2 * output + column) * 4 +
-               channel % 4] = static_cast<uint8_t>(u);
-            sums[tap] += u;
-          }
-        }
-        int32_t start[2][2];
-        start_values(sums, start);
-        for (int t = 0; t < 4; ++t) {
-          const int at = (t / 2 * 2 + half) * 16 + 2 * output + t % 2;
-          reinterpret_cast<int32_t*>(to)[at] = start[t / 2][t % 2];
-        }
-      }
-    }
+    make_start_values(payload_of(shape, payload, block), shape.inputs,
+                      static_cast<uint8_t*>(prepared) + block * kStartBytes);
+  }
+}
+
+size_t prepared_bytes(const ConvShape& shape) {
+  return start_bytes(shape) + blocks_of(shape) * u_bytes(shape);
+}
+void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+  prepare_start(shape, payload, prepared);
+  uint8_t* u = static_cast<uint8_t*>(prepared) + start_bytes(shape);
+  for (int block = 0; block < blocks_of(shape); ++block, u += u_bytes(shape)) {
+    make_u(shape, payload, block, u);
   }
 }
 
@@ -221,9 +180,21 @@ struct Walk {
   Plan plan;
   const Multiply* multiply;
   const OddMap* odd;  // or null
+  int threads;
+  bool unpacking;
 
   uint8_t* strip(int thread) const {
     return static_cast<uint8_t*>(call.scratch) + thread * plan.strip_bytes();
+  }
+  // U of a block: prepared, or made here in memory of the thread's own.
+  const uint8_t* u_of(int thread, int block) const {
+    const size_t bytes = u_bytes(call.shape);
+    if (!unpacking) {
+      return static_cast<const uint8_t*>(call.prepared) + start_bytes(call.shape) + block * bytes;
+    }
+    uint8_t* const made = strip(plan.shared ? 1 : threads) + thread * bytes;
+    make_u(call.shape, call.payload, block, made);
+    return made;
   }
   TilePlace* places(uint8_t* strip) const {
     return reinterpret_cast<TilePlace*>(strip + plan.v_bytes);
@@ -278,17 +249,18 @@ struct Walk {
   }
 
   // Multiplies pieces begin .. end of `tiles` tiles: blocks of outputs, and groups in them.
-  void multiply_pieces(uint8_t* strip, int tiles, int begin, int end) const {
+  void multiply_pieces(int thread, uint8_t* strip, int tiles, int begin, int end) const {
     const int groups = groups_of(tiles);
     while (begin < end) {
       const int block = begin / groups, from = begin % groups;
       const int to = end - begin < groups - from ? from + end - begin : groups;
-      multiply_block(strip, block, tiles, groups, from, to);
+      multiply_block(thread, strip, block, tiles, groups, from, to);
       begin += to - from;
     }
   }
 
-  void multiply_block(uint8_t* strip, int block, int tiles, int groups, int from, int to) const {
+  void multiply_block(int thread, uint8_t* strip, int block, int tiles, int groups, int from,
+                      int to) const {
     const ConvShape& shape = call.shape;
     const TileFinish finish(call.output, shape, block * kOutputBlock);
     __m512i sums[4 * kMaxTiles];
@@ -296,7 +268,8 @@ struct Walk {
                     plan.stride,
                     plan.chunk_stride,
                     plan.lanes,
-                    static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape),
+                    static_cast<const uint8_t*>(call.prepared) + block * kStartBytes,
+                    u_of(thread, block),
                     sums};
     for (int g = from; g < to; ++g) {
       OddGroup here;
@@ -335,7 +308,7 @@ struct Walk {
       const int tiles = rows * walk.plan.columns;
       walk.place_tiles(strip, begin, rows);
       walk.transform(strip, begin, 0, rows);
-      walk.multiply_pieces(strip, tiles, 0, blocks * walk.groups_of(tiles));
+      walk.multiply_pieces(thread, strip, tiles, 0, blocks * walk.groups_of(tiles));
       begin += rows;
     }
   }
@@ -345,9 +318,9 @@ struct Walk {
     const Walk& walk = *static_cast<const Walk*>(context);
     walk.transform(walk.strip(0), 0, begin, end);
   }
-  static void multiply_shared(void* context, int, int begin, int end) {
+  static void multiply_shared(void* context, int thread, int begin, int end) {
     const Walk& walk = *static_cast<const Walk*>(context);
-    walk.multiply_pieces(walk.strip(0), walk.plan.strip_tiles(), begin, end);
+    walk.multiply_pieces(thread, walk.strip(0), walk.plan.strip_tiles(), begin, end);
   }
 };
 
@@ -361,10 +334,21 @@ size_t scratch_bytes(const ConvShape& shape, int threads) {
   return most;
 }
 
+// Weights stay packed: U is made, a block of outputs at a time, in every run. It is read from L2
+// then, where prepared weights of a large network come from further away.
+size_t unpacking_scratch_bytes(const ConvShape& shape, int threads) {
+  return scratch_bytes(shape, threads) + threads * u_bytes(shape);
+}
+
+template <bool kUnpacking>
 void run(const ConvCall& call, const Parallel& parallel) {
   const int bytes = chunk_bytes(call.shape, call.input.pixel);
-  Walk walk{call, Plan(call.shape, bytes, parallel.threads), multiply_of(bytes),
-            odd_map_of(call.shape, bytes)};
+  Walk walk{call,
+            Plan(call.shape, bytes, parallel.threads),
+            multiply_of(bytes),
+            odd_map_of(call.shape, bytes),
+            parallel.threads,
+            kUnpacking};
   if (!walk.plan.shared) {
     parallel.run(parallel.self, walk.plan.rows, Walk::run_strips, &walk);
     return;
@@ -380,8 +364,18 @@ void run(const ConvCall& call, const Parallel& parallel) {
 
 namespace avx512vnni {
 
-const ConvKernel kF2x2{
-    "u8s2_conv3x3s1_f2x2_7x16__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
+const ConvKernel kF2x2{"u8s2_conv3x3s1_f2x2_7x16__avx512vnni",
+                       supports,
+                       prepared_bytes,
+                       prepare,
+                       scratch_bytes,
+                       run<false>};
+const ConvKernel kF2x2Unpacking{"u8s2_conv3x3s1_f2x2_unpacking_7x16__avx512vnni",
+                                supports,
+                                start_bytes,
+                                prepare_start,
+                                unpacking_scratch_bytes,
+                                run<true>};
 
 }  // namespace avx512vnni
 }  // namespace mbq

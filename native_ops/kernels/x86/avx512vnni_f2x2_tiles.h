@@ -45,9 +45,10 @@ constexpr int output_of(int half, int i) { return i / 2 * 4 + half * 2 + i % 2; 
 struct TileGroup {
   const uint8_t* v;  // of the first tile
   size_t stride, chunk_stride;
-  int lanes;         // of 16 channels
-  const uint8_t* u;  // of the block of outputs: start values, then U
-  __m512i* sums;     // 8 times the accumulators of the pixels of each tile, by rows
+  int lanes;             // of 16 channels
+  const uint8_t* start;  // values of the block of outputs
+  const uint8_t* u;      // of the block of outputs
+  __m512i* sums;         // 8 times the accumulators of the pixels of each tile, by rows
 };
 
 // Both halves of the outputs of one pair of taps. The compiler would spill registers around
@@ -62,15 +63,23 @@ struct TileGroup {
       : [v] "m"(*reinterpret_cast<const uint64_t (*)[1]>(v)), [u0] "v"(u0), [u1] "v"(u1));
 }
 
-// (a, b) -> (a + b, a - b) of two registers, and of neighbours in one.
+// (a, b) -> (a + b, a - b) of two registers, and of neighbours in one; in place, for the same
+// reason.
 [[gnu::always_inline]] inline void butterfly(__m512i& a, __m512i& b) {
-  const __m512i sum = _mm512_add_epi32(a, b);
-  b = _mm512_sub_epi32(a, b);
-  a = sum;
+  __m512i before;
+  asm("vmovdqa64 %[a], %[before]\n\t"
+      "vpaddd %[b], %[a], %[a]\n\t"
+      "vpsubd %[b], %[before], %[b]"
+      : [a] "+v"(a), [b] "+v"(b), [before] "=&v"(before));
 }
 [[gnu::always_inline]] inline void butterfly(__m512i& ab) {
-  const __m512i ba = _mm512_shuffle_epi32(ab, _MM_PERM_CDAB);
-  ab = _mm512_mask_sub_epi32(_mm512_add_epi32(ba, ab), 0xaaaa, ba, ab);
+  const __mmask16 even = 0x5555, odd = 0xaaaa;
+  __m512i ba;
+  asm("vpshufd $0xb1, %[ab], %[ba]\n\t"
+      "vpsubd %[ab], %[ba], %[ab]%{%[odd]%}\n\t"
+      "vpaddd %[ba], %[ab], %[ab]%{%[even]%}"
+      : [ab] "+v"(ab), [ba] "=&v"(ba)
+      : [odd] "Yk"(odd), [even] "Yk"(even));
 }
 
 // Accumulators of tiles that need all outputs, and of tiles that need row 0.
@@ -104,21 +113,24 @@ struct Tiles {
   template <int kStep, int kBytes>
   [[gnu::always_inline]] const uint8_t* multiply_all(const TileGroup& group, const uint8_t* u) {
     const uint8_t* v = group.v;
-    for (int left = group.lanes; left > 0; left -= kBytes / 16, v += group.chunk_stride) {
+    int left = group.lanes;
+    do {
       const int bytes = left < kBytes / 16 ? 16 * left : kBytes;
       for (int half = 0; half < 2; ++half) {
         const uint8_t* v0 = v + stream_of(kStep, 0, half) * group.stride;
         const uint8_t* v1 = v0 + group.stride;
         const uint8_t* const end = v0 + bytes;
-        while (v0 != end) {
+        do {
           // Opaque, or the compiler keeps an address for each tile.
           asm("" : "+r"(v0), "+r"(v1));
           multiply<kStep, kBytes>(0, v0, u);
           multiply<kStep, kBytes>(1, v1, u + 128);
           v0 += 8, v1 += 8, u += kStepBytes;
-        }
+        } while (v0 != end);
       }
-    }
+      left -= kBytes / 16;
+      v += group.chunk_stride;
+    } while (left > 0);
     return u;
   }
 
@@ -164,9 +176,8 @@ struct Tiles {
 template <typename Tiles, int kBytes>
 [[gnu::no_sanitize("address", "undefined")]] void multiply_tiles(const TileGroup& group) {
   Tiles tiles;
-  tiles.start(group.u);
-  const uint8_t* u = group.u + kStartBytes;
-  u = tiles.template multiply_all<0, kBytes>(group, u);
+  tiles.start(group.start);
+  const uint8_t* u = tiles.template multiply_all<0, kBytes>(group, group.u);
   tiles.rows();
   tiles.double_top();
   u = tiles.template multiply_all<1, kBytes>(group, u);

@@ -15,6 +15,7 @@ extern const ConvKernel kF4x4;
 
 // Winograd for 3x3 at stride 1 and codes of up to 6 bits; see avx512vnni_f2x2.cpp.
 extern const ConvKernel kF2x2;
+extern const ConvKernel kF2x2Unpacking;  // transforms 2-bit weights whenever they are read
 
 extern const ConvKernel kDepthwise;
 extern const StemKernel kStem;
