@@ -1,6 +1,6 @@
-// Exact Winograd convolution F(2x2, 3x3) in int8, shared by the instruction sets with a dot product
-// (A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 2016): 16
-// multiplications for 4 outputs where the direct sum has 36.
+// Exact Winograd convolution F(2x2, 3x3) in int8, shared by the NEON instruction sets (A. Lavin, S.
+// Gray, "Fast algorithms for convolutional neural networks", 2016): 16 multiplications for 4
+// outputs where the direct sum has 36.
 //
 // A tile of 4 x 4 codes d becomes V = B d B' with the rows (1 0 -1 0), (0 1 1 0), (0 -1 1 0),
 // (0 1 0 -1) in B; weights w become U = G w G' with (2 0 0), (1 1 1), (1 -1 1), (0 0 2), twice the
@@ -14,7 +14,7 @@
 // A is merged into the sums. In a row of M the two middle taps are summed side by side; their sum
 // and difference are what the outer two, the last with negative U, are then added to. Rows are
 // merged in the same way: 1 and 2 first, 0 onto their sum, 3, negative, onto their difference. A
-// group of 4 tiles and 8 outputs thus stays in 16 accumulators, two taps at a time.
+// group of tiles and a block of outputs thus stay in 16 accumulators, two taps at a time.
 //
 // Anonymous for the same reason as finish_neon.h.
 
@@ -25,13 +25,8 @@
 namespace mbq {
 namespace {
 
-inline constexpr int kTiles = 4;           // of a group
-inline constexpr int kTileOutputs = 8;     // of a block
 inline constexpr int kStepInputs = 16;     // that a step of the multiplication takes
-inline constexpr int kStepCodes = 128;     // bytes: 2 taps x 4 tiles x 16 inputs
-inline constexpr int kStepWeights = 256;   // bytes: 2 taps x 8 outputs x 16 inputs
 inline constexpr int kPhases = 8;          // 4 rows of taps, in each the middle and the outer two
-inline constexpr int kStartValues = 64;    // bytes
 inline constexpr int kStripBytes = 65536;  // of transformed tiles, which should stay in a cache
 
 struct Tap {
@@ -51,15 +46,20 @@ constexpr int f2x2_steps(const ConvShape& shape) {
   return round_up(shape.inputs, kStepInputs) / kStepInputs;
 }
 
-// Bytes of transformed codes of a group, and of transformed weights of a block.
+// Bytes of transformed codes of a group, and of the transformed weights of a block of outputs with
+// their start values before them.
+template <typename Multiply>
 constexpr size_t group_bytes(const ConvShape& shape) {
-  return static_cast<size_t>(kPhases) * f2x2_steps(shape) * kStepCodes;
+  return static_cast<size_t>(kPhases) * f2x2_steps(shape) * Multiply::kStepCodes;
 }
+template <typename Multiply>
 constexpr size_t f2x2_block_bytes(const ConvShape& shape) {
-  return kStartValues + static_cast<size_t>(kPhases) * f2x2_steps(shape) * kStepWeights;
+  return Multiply::start_bytes(f2x2_steps(shape)) +
+         static_cast<size_t>(kPhases) * f2x2_steps(shape) * Multiply::kStepWeights;
 }
+template <typename Multiply>
 constexpr int strip_groups(const ConvShape& shape) {
-  const int fit = static_cast<int>(kStripBytes / group_bytes(shape));
+  const int fit = static_cast<int>(kStripBytes / group_bytes<Multiply>(shape));
   return fit > 1 ? fit : 1;
 }
 
@@ -87,15 +87,14 @@ template <typename Multiply>
 void f2x2_prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
   const int steps = f2x2_steps(shape);
   const int groups = round_up(shape.inputs, kCodesPerByte) / kCodesPerByte;
-  for (int first = 0; first < shape.outputs; first += kTileOutputs) {
-    uint8_t* const block =
-        static_cast<uint8_t*>(prepared) + first / kTileOutputs * f2x2_block_bytes(shape);
-    memset(block, 0, f2x2_block_bytes(shape));
-    int8_t* const to = reinterpret_cast<int8_t*>(block + kStartValues);
+  const size_t bytes = f2x2_block_bytes<Multiply>(shape);
+  for (int first = 0; first < shape.outputs; first += Multiply::kOutputs) {
+    uint8_t* const block = static_cast<uint8_t*>(prepared) + first / Multiply::kOutputs * bytes;
+    memset(block, 0, bytes);
+    int8_t* const to = reinterpret_cast<int8_t*>(block + Multiply::start_bytes(steps));
     const uint8_t* const from =
         payload + static_cast<size_t>(first / kOutputBlock) * 9 * groups * kOutputBlock;
-    for (int o = 0; o < kTileOutputs; ++o) {
-      int32_t middle = 0;
+    for (int o = 0; o < Multiply::kOutputs; ++o) {
       for (int c = 0; c < shape.inputs; ++c) {
         int w[9];
         for (int tap = 0; tap < 9; ++tap) {
@@ -105,16 +104,24 @@ void f2x2_prepare(const ConvShape& shape, const uint8_t* payload, void* prepared
         }
         int8_t u[2 * kPhases];
         transform_weights(w, u);
-        middle += u[0];
+        Multiply::add_start(block, o, c, Multiply::kOffset * u[0]);
         for (int i = 0; i < 2 * kPhases; ++i) {
           const size_t step = static_cast<size_t>(i / 2) * steps + c / kStepInputs;
-          to[step * kStepWeights + i % 2 * (kStepWeights / 2) +
+          to[step * Multiply::kStepWeights + i % 2 * (Multiply::kStepWeights / 2) +
              Multiply::weight(o, c % kStepInputs)] = u[i];
         }
       }
-      Multiply::set_start(reinterpret_cast<int32_t*>(block), o, 128 * middle);
     }
   }
+}
+
+[[gnu::always_inline]] inline int32x4_t add(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
+[[gnu::always_inline]] inline int16x8_t add(int16x8_t a, int16x8_t b) { return vaddq_s16(a, b); }
+[[gnu::always_inline]] inline int32x4_t subtract(int32x4_t a, int32x4_t b) {
+  return vsubq_s32(a, b);
+}
+[[gnu::always_inline]] inline int16x8_t subtract(int16x8_t a, int16x8_t b) {
+  return vsubq_s16(a, b);
 }
 
 struct F2x2Walk {
@@ -142,9 +149,9 @@ void transform_group(const F2x2Walk& walk, int group, uint8_t* to) {
   const ConvShape& shape = walk.call->shape;
   const CodeImage& image = walk.call->input;
   const int steps = f2x2_steps(shape);
-  for (int tile = 0; tile < kTiles; ++tile) {
+  for (int tile = 0; tile < Multiply::kTiles; ++tile) {
     int y, x;
-    walk.place(group * kTiles + tile, &y, &x);
+    walk.place(group * Multiply::kTiles + tile, &y, &x);
     const uint8_t* const from =
         image.origin + (static_cast<ptrdiff_t>(y) - shape.pad) * static_cast<ptrdiff_t>(image.row) +
         (static_cast<ptrdiff_t>(x) - shape.pad) * static_cast<ptrdiff_t>(image.pixel);
@@ -158,19 +165,19 @@ void transform_group(const F2x2Walk& walk, int group, uint8_t* to) {
         }
         b_transform(column, rows[j]);
       }
-      uint8_t* const own = to + step * kStepCodes;
+      uint8_t* const own = to + step * Multiply::kStepCodes;
       for (int i = 0; i < 4; ++i) {
         const uint8x16_t row[4] = {rows[0][i], rows[1][i], rows[2][i], rows[3][i]};
         uint8x16_t taps[4];
         b_transform(row, taps);
-        if (i == 1) taps[1] = veorq_u8(taps[1], vdupq_n_u8(0x80));
+        if (i == 1) taps[1] = vsubq_u8(taps[1], vdupq_n_u8(Multiply::kOffset));
         const int order = i == 0 ? 2 : i == 3 ? 3 : i - 1;
-        uint8_t* const middle = own + static_cast<size_t>(2 * order) * steps * kStepCodes;
-        uint8_t* const outer = middle + static_cast<size_t>(steps) * kStepCodes;
+        uint8_t* const middle = own + static_cast<size_t>(2 * order) * steps * Multiply::kStepCodes;
+        uint8_t* const outer = middle + static_cast<size_t>(steps) * Multiply::kStepCodes;
         Multiply::store_codes(outer, tile, taps[0]);
         Multiply::store_codes(middle, tile, taps[1]);
-        Multiply::store_codes(middle + kStepCodes / 2, tile, taps[2]);
-        Multiply::store_codes(outer + kStepCodes / 2, tile, taps[3]);
+        Multiply::store_codes(middle + Multiply::kStepCodes / 2, tile, taps[2]);
+        Multiply::store_codes(outer + Multiply::kStepCodes / 2, tile, taps[3]);
       }
       asm volatile("// LLVM-MCA-END");
     }
@@ -179,65 +186,96 @@ void transform_group(const F2x2Walk& walk, int group, uint8_t* to) {
 
 // One phase.
 template <typename Multiply>
-[[gnu::always_inline]] inline void multiply_steps(int32x4_t acc[16], const uint8_t*& codes,
-                                                  const uint8_t*& weights, int steps) {
+[[gnu::always_inline]] inline void multiply_steps(typename Multiply::Vector acc[16],
+                                                  const uint8_t* codes, const uint8_t* weights,
+                                                  int steps) {
   // Copies, so that the compiler keeps them in registers.
-  int32x4_t own[16];
+  typename Multiply::Vector own[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) own[i] = acc[i];
+  asm("" : "+r"(steps));  // so that it does not unroll where few are possible, and spill
   for (int step = 0; step < steps; ++step) {
     Multiply::step(own, codes, weights);
-    codes += kStepCodes;
-    weights += kStepWeights;
+    codes += Multiply::kStepCodes;
+    weights += Multiply::kStepWeights;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) acc[i] = own[i];
 }
 
-// A group of tiles times a block of outputs, finished.
+// A group of tiles times a block of outputs, over `count` steps from `first` on. What comes out are
+// the sums of 4 outputs, in merged[2 + y][x * 8 ...].
 template <typename Multiply>
-[[gnu::always_inline]] inline void multiply_group(const F2x2Walk& walk, int group,
+[[gnu::always_inline]] inline void multiply_chunk(int steps, int first, int count,
                                                   const uint8_t* codes, const uint8_t* block,
-                                                  const Finish<kTileOutputs>& finish) {
+                                                  typename Multiply::Vector merged[4][16]) {
   constexpr int kHalf = 8;  // accumulators of one tap
-  const ConvShape& shape = walk.call->shape;
-  const int steps = f2x2_steps(shape);
-  const int32_t* const start = reinterpret_cast<const int32_t*>(block);
-  const uint8_t* weights = block + kStartValues;
-  int32x4_t merged[4][2 * kHalf];  // what each row's sums are added to, and then the sums
-  for (int i = 0; i < 2 * kHalf; ++i) merged[0][i] = merged[1][i] = vdupq_n_s32(0);
+  using Vector = typename Multiply::Vector;
+  codes += static_cast<size_t>(first) * Multiply::kStepCodes;
+  const uint8_t* weights =
+      block + Multiply::start_bytes(steps) + static_cast<size_t>(first) * Multiply::kStepWeights;
+  const size_t phase_codes = static_cast<size_t>(steps) * Multiply::kStepCodes;
+  const size_t phase_weights = static_cast<size_t>(steps) * Multiply::kStepWeights;
+  // merged[row] is what a row's sums are added to, and then the sums.
+  for (int i = 0; i < 2 * kHalf; ++i) merged[0][i] = merged[1][i] = Vector{};
   for (int row = 0; row < 4; ++row) {
-    int32x4_t acc[2 * kHalf];
-    for (int i = 0; i < 2 * kHalf; ++i) {
-      acc[i] =
-          row == 0 && i < kHalf ? vld1q_s32(start + 4 * (i % Multiply::kStarts)) : vdupq_n_s32(0);
-    }
-    multiply_steps<Multiply>(acc, codes, weights, steps);
+    Vector acc[2 * kHalf];
+    for (int i = 0; i < 2 * kHalf; ++i) acc[i] = Vector{};
+    if (row == 0) Multiply::start(block, first, acc);
+    multiply_steps<Multiply>(acc, codes, weights, count);
+    codes += phase_codes;
+    weights += phase_weights;
     for (int i = 0; i < kHalf; ++i) {
-      const int32x4_t sum = vaddq_s32(acc[i], acc[kHalf + i]);
-      const int32x4_t difference = vsubq_s32(acc[i], acc[kHalf + i]);
-      acc[i] = vaddq_s32(merged[row][i], sum);
-      acc[kHalf + i] = vaddq_s32(merged[row][kHalf + i], difference);
+      const Vector sum = add(acc[i], acc[kHalf + i]);
+      const Vector difference = subtract(acc[i], acc[kHalf + i]);
+      acc[i] = add(merged[row][i], sum);
+      acc[kHalf + i] = add(merged[row][kHalf + i], difference);
     }
-    multiply_steps<Multiply>(acc, codes, weights, steps);
+    multiply_steps<Multiply>(acc, codes, weights, count);
+    codes += phase_codes;
+    weights += phase_weights;
     for (int i = 0; i < 2 * kHalf; ++i) {
       if (row == 1) {
-        merged[2][i] = vaddq_s32(merged[0][i], acc[i]);
-        merged[3][i] = vsubq_s32(merged[0][i], acc[i]);
+        merged[2][i] = add(merged[0][i], acc[i]);
+        merged[3][i] = subtract(merged[0][i], acc[i]);
       } else {
         merged[row][i] = acc[i];
       }
     }
   }
-  const int left = walk.tiles - group * kTiles;
-  for (int tile = 0; tile < kTiles && tile < left; ++tile) {
+}
+
+// The same over all inputs, finished.
+template <typename Multiply>
+[[gnu::always_inline]] inline void multiply_group(const F2x2Walk& walk, int group,
+                                                  const uint8_t* codes, const uint8_t* block,
+                                                  const Finish<Multiply::kOutputs>& finish) {
+  constexpr int kVectors = Multiply::kOutputs / 4;
+  const ConvShape& shape = walk.call->shape;
+  const int steps = f2x2_steps(shape);
+  int32x4_t sums[Multiply::kTiles][4][kVectors];
+  for (int first = 0; first < steps; first += Multiply::kMaxSteps) {
+    const int left = steps - first;
+    typename Multiply::Vector merged[4][16];
+    multiply_chunk<Multiply>(steps, first, left < Multiply::kMaxSteps ? left : Multiply::kMaxSteps,
+                             codes, block, merged);
+    for (int tile = 0; tile < Multiply::kTiles; ++tile) {
+      for (int i = 0; i < 4; ++i) {
+        int32x4_t result[kVectors];
+        Multiply::result(merged[2 + i / 2] + i % 2 * 8, tile, result);
+        for (int v = 0; v < kVectors; ++v) {
+          sums[tile][i][v] = first == 0 ? result[v] : add(sums[tile][i][v], result[v]);
+        }
+      }
+    }
+  }
+  const int left = walk.tiles - group * Multiply::kTiles;
+  for (int tile = 0; tile < Multiply::kTiles && tile < left; ++tile) {
     int y, x;
-    walk.place(group * kTiles + tile, &y, &x);
+    walk.place(group * Multiply::kTiles + tile, &y, &x);
     for (int i = 0; i < 4; ++i) {
       if (y + i / 2 >= shape.out_height() || x + i % 2 >= shape.out_width()) continue;
-      int32x4_t result[kTileOutputs / 4];
-      Multiply::result(merged[2 + i / 2] + i % 2 * kHalf, tile, result);
-      finish(result, y + i / 2, x + i % 2);
+      finish(sums[tile][i], y + i / 2, x + i % 2);
     }
   }
 }
@@ -246,8 +284,8 @@ template <typename Multiply>
 void f2x2_groups(void* context, int thread, int begin, int end) {
   const F2x2Walk& walk = *static_cast<const F2x2Walk*>(context);
   const ConvCall& call = *walk.call;
-  const size_t bytes = group_bytes(call.shape);
-  const int most = strip_groups(call.shape);
+  const size_t bytes = group_bytes<Multiply>(call.shape);
+  const int most = strip_groups<Multiply>(call.shape);
   uint8_t* const strip = static_cast<uint8_t*>(call.scratch) + thread * most * bytes;
   for (; begin < end; begin += most) {
     const int groups = end - begin < most ? end - begin : most;
@@ -255,12 +293,12 @@ void f2x2_groups(void* context, int thread, int begin, int end) {
       transform_group<Multiply>(walk, begin + i, strip + i * bytes);
     }
     const uint8_t* block = static_cast<const uint8_t*>(call.prepared);
-    for (int first = 0; first < call.shape.outputs; first += kTileOutputs) {
-      const Finish<kTileOutputs> finish(call.output, call.shape, first, 0.25f);
+    for (int first = 0; first < call.shape.outputs; first += Multiply::kOutputs) {
+      const Finish<Multiply::kOutputs> finish(call.output, call.shape, first, 0.25f);
       for (int i = 0; i < groups; ++i) {
         multiply_group<Multiply>(walk, begin + i, strip + i * bytes, block, finish);
       }
-      block += f2x2_block_bytes(call.shape);
+      block += f2x2_block_bytes<Multiply>(call.shape);
     }
   }
 }
@@ -269,18 +307,20 @@ template <typename Multiply>
 struct F2x2 {
   static bool supports(const ConvShape& shape, int highest) {
     return shape.kernel_height == 3 && shape.kernel_width == 3 && shape.stride == 1 &&
-           highest <= 63;
+           highest <= Multiply::kHighest;
   }
   static size_t prepared_bytes(const ConvShape& shape) {
-    return round_up(shape.outputs, kTileOutputs) / kTileOutputs * f2x2_block_bytes(shape);
+    return round_up(shape.outputs, Multiply::kOutputs) / Multiply::kOutputs *
+           f2x2_block_bytes<Multiply>(shape);
   }
   static size_t scratch_bytes(const ConvShape& shape, int threads) {
-    return threads * strip_groups(shape) * group_bytes(shape);
+    return threads * strip_groups<Multiply>(shape) * group_bytes<Multiply>(shape);
   }
   static void run(const ConvCall& call, const Parallel& parallel) {
     const int columns = (call.shape.out_width() + 1) / 2;
     F2x2Walk walk{&call, columns, columns * ((call.shape.out_height() + 1) / 2)};
-    parallel.run(parallel.self, (walk.tiles + kTiles - 1) / kTiles, f2x2_groups<Multiply>, &walk);
+    parallel.run(parallel.self, (walk.tiles + Multiply::kTiles - 1) / Multiply::kTiles,
+                 f2x2_groups<Multiply>, &walk);
   }
   static constexpr ConvKernel kernel(const char* name) {
     return {name, supports, prepared_bytes, f2x2_prepare<Multiply>, scratch_bytes, run};

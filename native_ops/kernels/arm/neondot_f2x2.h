@@ -10,13 +10,28 @@ namespace mbq {
 namespace {
 
 struct DotF2x2 {
-  static constexpr int kStarts = 2;
+  using Vector = int32x4_t;
+  static constexpr int kTiles = 4, kOutputs = 8;
+  static constexpr int kStepCodes = 2 * kTiles * kStepInputs;
+  static constexpr int kStepWeights = 2 * kOutputs * kStepInputs;
+  static constexpr int kHighest = 63, kOffset = 128;
+  static constexpr int kMaxSteps = 1 << 24;  // int32 takes all
   static constexpr int kAhead = 2;
+
+  static constexpr size_t start_bytes(int) { return 64; }
 
   // [4 groups of inputs][8 outputs][4 inputs]
   static constexpr int weight(int o, int c) { return c / 4 * 32 + o * 4 + c % 4; }
 
-  static void set_start(int32_t* start, int o, int32_t value) { start[o] = value; }
+  static void add_start(uint8_t* block, int o, int, int value) {
+    reinterpret_cast<int32_t*>(block)[o] += value;
+  }
+
+  [[gnu::always_inline]] static void start(const uint8_t* block, int, int32x4_t acc[8]) {
+    for (int i = 0; i < 8; ++i) {
+      acc[i] = vld1q_s32(reinterpret_cast<const int32_t*>(block) + 4 * (i % 2));
+    }
+  }
 
   [[gnu::always_inline]] static void store_codes(uint8_t* to, int tile, uint8x16_t codes) {
     vst1q_u8(to + 16 * tile, codes);

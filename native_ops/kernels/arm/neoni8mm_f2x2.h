@@ -10,13 +10,28 @@ namespace mbq {
 namespace {
 
 struct MatrixF2x2 {
-  static constexpr int kStarts = 4;
+  using Vector = int32x4_t;
+  static constexpr int kTiles = 4, kOutputs = 8;
+  static constexpr int kStepCodes = 2 * kTiles * kStepInputs;
+  static constexpr int kStepWeights = 2 * kOutputs * kStepInputs;
+  static constexpr int kHighest = 63, kOffset = 128;
+  static constexpr int kMaxSteps = 1 << 24;  // int32 takes all
+
+  static constexpr size_t start_bytes(int) { return 64; }
 
   // [2 halves of the inputs][8 outputs][8 inputs]
   static constexpr int weight(int o, int c) { return c / 8 * 64 + o * 8 + c % 8; }
 
-  static void set_start(int32_t* start, int o, int32_t value) {
-    start[o / 2 * 4 + o % 2] = start[o / 2 * 4 + 2 + o % 2] = value;
+  static void add_start(uint8_t* block, int o, int, int value) {
+    int32_t* const start = reinterpret_cast<int32_t*>(block) + o / 2 * 4 + o % 2;
+    start[0] += value;
+    start[2] += value;
+  }
+
+  [[gnu::always_inline]] static void start(const uint8_t* block, int, int32x4_t acc[8]) {
+    for (int i = 0; i < 8; ++i) {
+      acc[i] = vld1q_s32(reinterpret_cast<const int32_t*>(block) + 4 * (i % 4));
+    }
   }
 
   // [2 halves of the inputs][4 tiles][8 inputs]
