@@ -12,7 +12,7 @@
 namespace mbq {
 namespace {
 
-constexpr size_t kStripBytes = 192 << 10;  // of V, which lives in the L2 cache with the weights
+constexpr size_t kStripBytes = 320 << 10;  // of V, which lives in the L2 cache with the weights
 
 // Where the tiles of a call are. Rows of codes from `last_row` on are behind the border.
 struct TileMap {

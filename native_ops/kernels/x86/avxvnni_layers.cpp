@@ -7,6 +7,7 @@
 #include "avx2_depthwise.h"
 #include "avx2_direct.h"
 #include "avx2_f2x2.h"
+#include "avx2_f2x2_merged.h"
 #include "avx2_f4x4.h"
 #include "avx2_stem.h"
 #include "avx2_stream.h"
@@ -14,8 +15,10 @@
 namespace mbq {
 namespace {
 
+constexpr ConvKernel kF2x2Merged =
+    Winograd<F2x2Merged>::kernel("u6s2_conv3x3s1_f2x2_3x16__avxvnni");
 constexpr ConvKernel kF2x2 =
-    Winograd<F2x2<F2x2Codes<63>>>::kernel("u6s2_conv3x3s1_f2x2_6x16__avxvnni");
+    Winograd<F2x2<WideTaps<63>>>::kernel("u6s2_conv3x3s1_f2x2_6x16__avxvnni");
 
 constexpr ConvKernel kF4x4 = Winograd<F4x4>::kernel("u8s2_conv3x3s1_f4x4_6x16__avxvnni");
 
@@ -45,7 +48,8 @@ constexpr StemKernel kStem{"u8s16_stem_direct_6x16__avxvnni",
                            stem};
 
 // Fast algorithms of some shapes first, those of every shape last.
-constexpr const ConvKernel* kConvs[] = {&kF2x2, &kF4x4, &kDirect, &kDirectUnpacking, nullptr};
+constexpr const ConvKernel* kConvs[] = {&kF2x2Merged,      &kF2x2, &kF4x4, &kDirect,
+                                        &kDirectUnpacking, nullptr};
 constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
 constexpr const StemKernel* kStems[] = {&kStem, nullptr};
 
