@@ -169,6 +169,14 @@ def run(
     threads: Annotated[
         int, typer.Option("--threads", min=1, metavar="N", help="Threads for inference.")
     ] = 1,
+    memory: Annotated[
+        str,
+        typer.Option(
+            "--memory",
+            metavar="normal|low",
+            help="low keeps weights at 2 bits and unpacks them in every frame: slower, smaller.",
+        ),
+    ] = "normal",
 ) -> None:
     """Classify frames as precisely as the device allows.
 
@@ -192,6 +200,7 @@ def run(
         replay_sensors=replay_sensors,
         replay_speed=replay_speed,
         threads=threads,
+        memory=memory,
     )
     raise typer.Exit(session.run(options))
 
@@ -199,11 +208,19 @@ def run(
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An installed model or a file.")],
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Also which kernel each layer gets here, and its time."),
+    ] = False,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="normal|low", help="As for run, together with --kernels."),
+    ] = "normal",
 ) -> None:
     """A model's levels, sizes, accuracy, provenance."""
     from edge_app.inspection import print_model
 
-    print_model(model)
+    print_model(model, kernels, memory)
 
 
 @app.command()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from native_ops import Program
+    from native_ops.program import LayerTime
 
 # Metadata key -> what to call it, in the order of printing.
 PROVENANCE = {
@@ -25,13 +26,17 @@ PROVENANCE = {
 }
 
 
-def print_model(name: str) -> None:
-    """Print everything about one model to stdout. AppError (exit code 5) if it cannot be read."""
+def print_model(name: str, kernels: bool = False, memory: str = "normal") -> None:
+    """Print everything about one model to stdout. AppError (exit code 5) if it cannot be read.
+
+    kernels: run every level and print which kernel each layer got on this machine, with its time.
+    memory: as for `open_model`.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
     path = find(name)
-    with open_model(str(path)) as program:
+    with open_model(str(path), memory=memory) as program:
         metadata = program.metadata
         height, width, _ = program.input_shape
         facts = {
@@ -46,6 +51,9 @@ def print_model(name: str) -> None:
         for title, value in facts.items():
             console.print(f"{title:>14}  {value}", markup=False, soft_wrap=True)
         console.print(_levels(program))
+        if kernels:
+            for bits in program.levels:
+                console.print(_kernels(program, bits))
 
 
 def _weights(metadata: dict[str, Any]) -> str:
@@ -73,6 +81,36 @@ def _levels(program: Program) -> Table:
             "-" if accuracy is None else f"{accuracy:.2%}",
             _millions(level.get("macs")),
             _millions(level.get("bops")),
+        )
+    return table
+
+
+def _kernels(program: Program, bits: int) -> Table:
+    """Layers of one level, those of one shape and kernel together, with times of their second run."""
+    import numpy as np
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    image = np.zeros(program.input_shape, dtype=np.uint8)
+    program.run(bits, image)
+    groups: dict[tuple[str, str], list[LayerTime]] = {}
+    for layer in program.profile(bits, image):
+        groups.setdefault((layer.layer, layer.kernel), []).append(layer)
+    table = Table(title=f"{bits} bits", title_justify="left", box=SIMPLE)
+    for column in ("layer", "kernel"):
+        table.add_column(column, overflow="fold")
+    for column in ("times", "µs", "GMAC/s", "prepared kB"):
+        table.add_column(column, justify="right")
+    for (layer, kernel), times in groups.items():
+        microseconds = sum(time.microseconds for time in times)
+        macs, held = sum(time.macs for time in times), sum(time.weight_bytes for time in times)
+        table.add_row(
+            layer,
+            kernel,
+            str(len(times)),
+            f"{microseconds:.1f}",
+            f"{macs / microseconds / 1000:.0f}" if macs and microseconds else "-",
+            f"{held / 1000:.0f}" if held else "-",
         )
     return table
 

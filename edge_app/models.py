@@ -58,17 +58,23 @@ def _listing(known: dict[str, Path]) -> str:
     return f"one of: {', '.join(known)}" if known else "a path (no model is installed)"
 
 
-def open_model(name: str, threads: int = 1) -> Program:
-    """Open the model that ``name`` means.
+MEMORY = ("normal", "low")
+"""How weights are kept: prepared for the fastest kernels, or packed (slower, for small boards)."""
+
+
+def open_model(name: str, threads: int = 1, memory: str = "normal") -> Program:
+    """Open the model that ``name`` means; ``memory`` is one of MEMORY.
 
     AppError with exit code 5 if its file cannot be used, and with 2 if ``threads`` or
-    EDGE_NATIVE_ISA ask for what this machine has not.
+    EDGE_NATIVE_ISA ask for what this machine has not, or ``memory`` is none of MEMORY.
     """
     import native_ops
 
+    if memory not in MEMORY:
+        raise AppError(f"--memory {memory}: choose {' or '.join(MEMORY)}", EXIT_USAGE)
     path = find(name)
     try:
-        return native_ops.Program.open(path, threads=threads)
+        return native_ops.Program.open(path, threads=threads, low_memory=memory == "low")
     except native_ops.ModelError as error:
         raise AppError(str(error), EXIT_MODEL) from None
     except ValueError as error:

@@ -44,6 +44,7 @@ class RunOptions:
     replay_sensors: str | None = None
     replay_speed: float | None = None
     threads: int = 1
+    memory: str = "normal"
 
 
 def run(options: RunOptions) -> int:
@@ -68,7 +69,8 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.sinks.jsonl import JsonLines
     from edge_app.sinks.statistics import Statistics
 
-    model = open_model(options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL), options.threads)
+    name = options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL)
+    model = open_model(name, options.threads, options.memory)
     resources.callback(model.close)
     limits = _limits(options, model, policy.frame.target_fps)
     governor = Governor(policy, model.levels, profile(model), clock)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge_app import models
+import native_ops
+from edge_app import inspection, models
 from edge_app.errors import EXIT_MODEL, EXIT_USAGE, AppError
 
 
@@ -73,3 +75,23 @@ def test_damaged_models_and_impossible_thread_counts(tmp_path: Path) -> None:
     with pytest.raises(AppError) as raised:
         models.open_model("digits", threads=0)
     assert raised.value.exit_code == EXIT_USAGE
+
+
+def test_kernels_of_every_layer_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    inspection.print_model("digits", kernels=True)
+    printed = capsys.readouterr().out
+    assert all(f"{bits} bits" in printed for bits in (2, 4, 6, 8))
+    assert "stem3x3" in printed and "conv3x3" in printed and "head" in printed
+    assert native_ops.isa_selected() in printed
+
+
+def test_little_memory_keeps_weights_packed() -> None:
+    held = {}
+    for memory in models.MEMORY:
+        with models.open_model("cifar10-resnet20", memory=memory) as model:
+            layers = model.profile(2, np.zeros(model.input_shape, dtype=np.uint8))
+            held[memory] = sum(layer.weight_bytes for layer in layers)
+    assert held["low"] < 0.5 * held["normal"]
+    with pytest.raises(AppError, match="--memory tiny: choose normal or low") as caught:
+        models.open_model("digits", memory="tiny")
+    assert caught.value.exit_code == EXIT_USAGE
