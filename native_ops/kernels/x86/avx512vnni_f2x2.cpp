@@ -3,8 +3,7 @@
 //
 // Weights are multiplied by 2 on each side, U = (2G) w (2G)^T with the rows (2,0,0), (1,1,1),
 // (1,-1,1), (0,0,2) of 2G: integers of at most 27, times 2 where avx512vnni_f2x2_tiles.h asks for
-// it. The factor that remains goes into the scale, which a power of two changes exactly; the
-// delegate excludes subnormal scales.
+// it. The factor that remains goes into the scale, which a power of two changes exactly.
 
 #include "avx512vnni_layers.h"
 

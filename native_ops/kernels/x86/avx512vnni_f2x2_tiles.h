@@ -195,13 +195,15 @@ struct TilePlace {
 
 // The finish of groups of a block of outputs.
 struct TileFinish {
+  bool exact_factor;  // in the scale; else sums are shifted first
   Finish finish;
   int height, width;         // of the output image
   bool whole;                // 16 outputs
   __m512 scale[2], bias[2];  // of the halves, as their registers are
 
   TileFinish(const LayerOutput& output, const ConvShape& shape, int first)
-      : finish(output, shape, first, kF2x2Factor),
+      : exact_factor(factor_is_exact(output, shape, first)),
+        finish(output, shape, first, exact_factor ? kF2x2Factor : 1.0f),
         height(shape.out_height()),
         width(shape.out_width()),
         whole(first + kOutputBlock <= shape.outputs),
@@ -209,6 +211,15 @@ struct TileFinish {
               _mm512_unpackhi_ps(finish.scale, finish.scale)},
         bias{_mm512_unpacklo_ps(finish.bias, finish.bias),
              _mm512_unpackhi_ps(finish.bias, finish.bias)} {}
+
+  // Whether no scale becomes subnormal.
+  static bool factor_is_exact(const LayerOutput& output, const ConvShape& shape, int first) {
+    const int left = shape.outputs - first;
+    const __mmask16 mask = left >= kOutputBlock ? 0xffff : (1 << left) - 1;
+    const __m512 size = _mm512_abs_ps(_mm512_maskz_loadu_ps(mask, output.scale + first));
+    const __mmask16 some = _mm512_cmp_ps_mask(size, _mm512_setzero_ps(), _CMP_GT_OQ);
+    return _mm512_mask_cmp_ps_mask(some, size, _mm512_set1_ps(0x1p-120f), _CMP_LT_OQ) == 0;
+  }
 
   // Columns of one row: half 0 has outputs 4 l, 4 l + 1 in lane l, half 1 the other two.
   static __m512i column(int x, const __m512i* halves) {
@@ -245,7 +256,10 @@ struct TileFinish {
   }
 
   template <bool kDirect>
-  void run(const __m512i* sums, const TilePlace* place, int full, int top) const {
+  void run(__m512i* sums, const TilePlace* place, int full, int top) const {
+    if (!exact_factor) [[unlikely]] {
+      for (int r = 0; r < 4 * full + 2 * top; ++r) sums[r] = _mm512_srai_epi32(sums[r], 3);
+    }
     for (int k = 0; k < full; ++k, sums += 4, ++place) {
       const int y = place->y, x = place->x;
       if (!whole || y + 1 >= height || x + 1 >= width) [[unlikely]] {

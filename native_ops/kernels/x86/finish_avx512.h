@@ -44,8 +44,8 @@ struct Finish {
   __m512i low_bytes[kMaxCodeOutputs];
   __m512 code_scale[kMaxCodeOutputs], code_offset[kMaxCodeOutputs];
 
-  // factor: a power of two, where accumulators come multiplied by its inverse. The products are
-  // then exact unless they are subnormal, which the delegate excludes.
+  // factor: a power of two, where accumulators come multiplied by its inverse. Exact unless a scale
+  // becomes subnormal, which callers exclude.
   Finish(const LayerOutput& out, const ConvShape& shape, int first_output, float factor = 1.0f)
       : output(&out), first(first_output), outputs(shape.outputs), width(shape.out_width()) {
     const int left = outputs - first;
