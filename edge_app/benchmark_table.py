@@ -79,6 +79,7 @@ def _conditions(report: dict[str, Any]) -> list[str]:
         f"kernels {report['isa']}, roofline of 8-bit integers"
         f" {report['roofline_gmacs']:.0f} GMAC/s, measured; executorch {report['executorch']}",
         "to int8: median over rounds; GMAC/s: multiplications of the direct algorithm in the"
-        " shortest time; MB: memory that a side alone holds",
+        " shortest time, which Winograd's can take above the roofline; MB: memory that a side"
+        " alone holds",
         f"commit {report['commit']}, {report['created'][:10]}",
     ]
