@@ -8,8 +8,8 @@
 
 #include <immintrin.h>
 
+#include "avx512vnni_packed.h"
 #include "avx512vnni_tiles.h"
-#include "finish_avx512.h"
 
 namespace mbq {
 namespace {
@@ -67,95 +67,24 @@ struct Walk {
   PixelRun run;  // of all pixels
 };
 
-// Codes straight from 64 accumulators, of as many pixels as these are of `Blocks` blocks.
 template <int Blocks>
-struct PackedFinish {
-  static constexpr bool kNeedsPlaces = true;
-  static constexpr int kPixels = 4 / Blocks, kOutputs = Blocks * kOutputBlock;
-
-  // Whether all outputs are there, and all results stay within int32, so that nothing need be
-  // clamped before it: what is not a number converts to the least int32, and ends as the lowest
-  // code.
-  static bool suffices(const ConvCall& call, int first) {
-    const ConvShape& shape = call.shape;
-    if (shape.outputs - first < kOutputs) return false;
-    const float most = 255.0f * 3.0f * kCodesPerByte * static_cast<float>(steps_of(shape));
-    for (int o = first; o < first + kOutputs; ++o) {
-      const float scale = call.output.scale[o], bias = call.output.bias[o];
-      const float bound = (scale < 0 ? -scale : scale) * most + (bias < 0 ? -bias : bias);
-      if (bound >= 0x1p30f) return false;
-    }
-    return true;
-  }
-
-  __m512 scale[Blocks], bias[Blocks];
-  __m512i lowest, highest;
-
-  PackedFinish(const ConvCall& call, int first)
-      : lowest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].lowest))),
-        highest(_mm512_set1_epi8(static_cast<char>(call.output.codes[0].highest))) {
-    for (int b = 0; b < Blocks; ++b) {
-      scale[b] = _mm512_loadu_ps(call.output.scale + first + b * kOutputBlock);
-      bias[b] = _mm512_loadu_ps(call.output.bias + first + b * kOutputBlock);
-    }
-  }
-
-  [[gnu::always_inline]] static __m512i round(__m512i acc, __m512 scale, __m512 bias) {
-    return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias));
-  }
-
-  [[gnu::always_inline]] static void store(uint8_t* to, __m128i codes) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
-  }
-  [[gnu::always_inline]] static void store(uint8_t* to, __m256i codes) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
-  }
-
-  template <int Pixels>
-  [[gnu::always_inline]] void operator()(const __m512i (&acc)[Pixels][Blocks],
-                                         uint8_t* const* to) const {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512 scale0 = scale[0], bias0 = bias[0], scale1 = scale[Blocks - 1],
-                 bias1 = bias[Blocks - 1];
-    const __m512i low_limit = lowest, high_limit = highest;
-#pragma GCC unroll 7
-    for (int p = 0; p < Pixels; p += kPixels) {
-      // Packing saturates, which keeps the order of values: limits may follow as bytes. Its lanes
-      // hold four outputs of each of the vectors.
-      const __m512i low = _mm512_packs_epi32(round(acc[p][0], scale0, bias0),
-                                             round(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1));
-      const __m512i high =
-          _mm512_packs_epi32(round(acc[p + 2 / Blocks][0], scale0, bias0),
-                             round(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1));
-      const __m512i packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
-      const __m512i codes = _mm512_min_epu8(_mm512_max_epu8(packed, low_limit), high_limit);
-      if constexpr (Blocks == 2) {
-        store(to[p], _mm512_castsi512_si256(codes));
-        store(to[p + 1], _mm512_extracti64x4_epi64(codes, 1));
-      } else {
-        store(to[p], _mm512_castsi512_si128(codes));
-        store(to[p + 1], _mm512_extracti32x4_epi32(codes, 1));
-        store(to[p + 2], _mm512_extracti32x4_epi32(codes, 2));
-        store(to[p + 3], _mm512_extracti32x4_epi32(codes, 3));
-      }
-    }
-  }
-};
-
-template <bool Direct, int Blocks>
 void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
   const ConvCall& call = *walk.call;
   const int first = block * kOutputBlock;
-  if (Direct && PackedFinish<Blocks>::suffices(call, first)) {
+  // The most that a sum can be.
+  const float most = 255.0f * 3.0f * kCodesPerByte * static_cast<float>(walk.window.all_steps());
+  if (PackedFinish<Blocks>::suffices(call.output, call.shape, first, most)) {
     const CodeImage& image = call.output.codes[0].image;
-    const TileTarget target{image.origin + first, image.row, image.pixel};
-    for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, PackedFinish<Blocks>(call, first),
-                                    target, [](int, int, int) {});
-    return;
+    for_tiles<CodesByBytes, Blocks>(
+        run, walk.window, weights, PackedFinish<Blocks>(call.output, first),
+        {image.origin + first, image.row, image.pixel}, [](int, int, int) {});
+  } else if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
+    for_accumulators<CodesByBytes, Blocks>(run, walk.window, weights,
+                                           GroupFinish<Blocks>(call.output, call.shape, first, 0));
+  } else {
+    for_accumulators<CodesByBytes, Blocks>(run, walk.window, weights,
+                                           AnyFinish<Blocks>(call.output, call.shape, first, 0));
   }
-  const Finish finish[2] = {Finish(call.output, call.shape, first),
-                            Finish(call.output, call.shape, first + (Blocks - 1) * kOutputBlock)};
-  for_pixels<CodesByBytes, Blocks, Direct>(run, walk.window, weights, finish, 0);
 }
 
 void walk_items(void* context, int thread, int begin, int end) {
@@ -180,10 +109,7 @@ void walk_items(void* context, int thread, int begin, int end) {
     PixelRun run = walk.run;
     run.begin = static_cast<int>(pixels * chunk / walk.chunks);
     run.end = static_cast<int>(pixels * (chunk + 1) / walk.chunks);
-    const bool direct = call.output.direct;
-    const auto walk_run = together == 2 ? (direct ? walk_pixels<true, 2> : walk_pixels<false, 2>)
-                                        : (direct ? walk_pixels<true, 1> : walk_pixels<false, 1>);
-    walk_run(walk, run, block, weights);
+    (together == 2 ? walk_pixels<2> : walk_pixels<1>)(walk, run, block, weights);
   }
 }
 

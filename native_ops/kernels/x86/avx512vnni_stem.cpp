@@ -8,8 +8,8 @@
 
 #include <immintrin.h>
 
+#include "avx512vnni_packed.h"
 #include "avx512vnni_tiles.h"
-#include "finish_avx512.h"
 
 namespace mbq {
 namespace {
@@ -70,9 +70,14 @@ void widen_row(const StemCall& call, int y, int16_t* to) {
 template <int Blocks>
 void walk_band(const StemCall& call, const PixelRun& run, const Window& window, int block,
                const uint8_t* weights, int first_row) {
-  const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
-                            Finish(call.output, call.shape, (block + Blocks - 1) * kOutputBlock)};
-  for_pixels<WordsByWords, Blocks, false>(run, window, weights, finish, first_row);
+  const int first = block * kOutputBlock;
+  if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
+    for_accumulators<WordsByWords, Blocks>(
+        run, window, weights, GroupFinish<Blocks>(call.output, call.shape, first, first_row));
+  } else {
+    for_accumulators<WordsByWords, Blocks>(
+        run, window, weights, AnyFinish<Blocks>(call.output, call.shape, first, first_row));
+  }
 }
 
 void walk_rows(void* context, int thread, int begin, int end) {

@@ -158,26 +158,15 @@ template <typename Operands, int Blocks, typename TileFinish, typename Done>
   }
 }
 
-// The same by finish[block](accumulators of 16 outputs, y, x).
-template <typename Operands, int Blocks, bool Direct, typename Finish>
-[[gnu::always_inline]] inline void for_pixels(const PixelRun& run, const Window& window,
-                                              const uint8_t* weights,
-                                              const Finish (&finish)[kPairBlocks], int first_row) {
+// The same by finish(accumulators [pixels][Blocks][16], pixels, y and x of the first of them).
+template <typename Operands, int Blocks, typename LayerFinish>
+[[gnu::always_inline]] inline void for_accumulators(const PixelRun& run, const Window& window,
+                                                    const uint8_t* weights,
+                                                    const LayerFinish& finish) {
   alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
   const TileTarget target{reinterpret_cast<uint8_t*>(accumulators), 0, 0};
-  for_tiles<Operands, Blocks>(
-      run, window, weights, Accumulators{}, target, [&](int count, int y, int x) {
-        const int32_t* acc = accumulators;
-        for (int p = 0; p < count; ++p) {
-          for (int b = 0; b < Blocks; ++b, acc += kOutputBlock) {
-            finish[b].template operator()<Direct>(_mm512_load_si512(acc), first_row + y, x);
-          }
-          if (++x == run.width) {
-            x = 0;
-            ++y;
-          }
-        }
-      });
+  for_tiles<Operands, Blocks>(run, window, weights, Accumulators{}, target,
+                              [&](int count, int y, int x) { finish(accumulators, count, y, x); });
 }
 
 }  // namespace

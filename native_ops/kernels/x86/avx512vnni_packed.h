@@ -1,0 +1,235 @@
+// What becomes of the accumulators of several pixels, whose codes are packed together: 64 results
+// of four vectors at a time, which are as many pixels as these are of `Blocks` blocks of outputs.
+//
+// Anonymous for the reason that finish_avx512.h gives. Include after <immintrin.h>.
+
+#pragma once
+
+#include "finish_avx512.h"
+
+namespace mbq {
+namespace {
+
+// Four vectors of int32, limited to bytes. Packing saturates, which keeps the order of values: the
+// limits may follow as bytes. Its lanes hold four results of each of the vectors, until they are
+// put in order.
+[[gnu::always_inline]] inline __m512i pack(__m512i a, __m512i b, __m512i c, __m512i d,
+                                           __m512i lowest, __m512i highest) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  const __m512i ordered = _mm512_permutexvar_epi32(order, bytes);
+  return _mm512_min_epu8(_mm512_max_epu8(ordered, lowest), highest);
+}
+
+[[gnu::always_inline]] inline void store_half(uint8_t* to, __m512i codes, int half) {
+  const __m256i bytes =
+      half == 0 ? _mm512_castsi512_si256(codes) : _mm512_extracti64x4_epi64(codes, 1);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes);
+}
+[[gnu::always_inline]] inline void store_quarter(uint8_t* to, __m512i codes, int quarter) {
+  const __m128i bytes = quarter == 0   ? _mm512_castsi512_si128(codes)
+                        : quarter == 1 ? _mm512_extracti32x4_epi32(codes, 1)
+                        : quarter == 2 ? _mm512_extracti32x4_epi32(codes, 2)
+                                       : _mm512_extracti32x4_epi32(codes, 3);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+}
+
+// One of the pixels' shares of 64 codes.
+template <int Blocks>
+[[gnu::always_inline]] inline void store_share(uint8_t* to, __m512i codes, int pixel) {
+  if constexpr (Blocks == 2) {
+    store_half(to, codes, pixel);
+  } else {
+    store_quarter(to, codes, pixel);
+  }
+}
+
+// Codes straight from accumulators that are still in registers.
+template <int Blocks>
+struct PackedFinish {
+  static constexpr bool kNeedsPlaces = true;
+  static constexpr int kPixels = 4 / Blocks, kOutputs = Blocks * kOutputBlock;
+
+  // Whether all outputs are there, and all results stay within int32, so that nothing need be
+  // clamped before it: what is not a number converts to the least int32, and ends as the lowest
+  // code. most: of the accumulators' magnitudes.
+  static bool suffices(const LayerOutput& output, const ConvShape& shape, int first, float most) {
+    if (!output.direct || shape.outputs - first < kOutputs) return false;
+    for (int o = first; o < first + kOutputs; ++o) {
+      const float scale = output.scale[o], bias = output.bias[o];
+      const float bound = (scale < 0 ? -scale : scale) * most + (bias < 0 ? -bias : bias);
+      if (bound >= 0x1p30f) return false;
+    }
+    return true;
+  }
+
+  __m512 scale[Blocks], bias[Blocks];
+  __m512i lowest, highest;
+
+  PackedFinish(const LayerOutput& output, int first)
+      : lowest(_mm512_set1_epi8(static_cast<char>(output.codes[0].lowest))),
+        highest(_mm512_set1_epi8(static_cast<char>(output.codes[0].highest))) {
+    for (int b = 0; b < Blocks; ++b) {
+      scale[b] = _mm512_loadu_ps(output.scale + first + b * kOutputBlock);
+      bias[b] = _mm512_loadu_ps(output.bias + first + b * kOutputBlock);
+    }
+  }
+
+  [[gnu::always_inline]] static __m512i round(__m512i acc, __m512 scale, __m512 bias) {
+    return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias));
+  }
+
+  // The codes of pixel p go to to[p].
+  template <int Pixels>
+  [[gnu::always_inline]] void operator()(const __m512i (&acc)[Pixels][Blocks],
+                                         uint8_t* const* to) const {
+    const __m512 scale0 = scale[0], scale1 = scale[Blocks - 1];
+    const __m512 bias0 = bias[0], bias1 = bias[Blocks - 1];
+    const __m512i low = lowest, high = highest;
+#pragma GCC unroll 7
+    for (int p = 0; p < Pixels; p += kPixels) {
+      const __m512i codes = pack(round(acc[p][0], scale0, bias0),
+                                 round(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1),
+                                 round(acc[p + 2 / Blocks][0], scale0, bias0),
+                                 round(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1), low, high);
+#pragma GCC unroll 4
+      for (int i = 0; i < kPixels; ++i) store_share<Blocks>(to[p + i], codes, i);
+    }
+  }
+};
+
+// Any output but codes straight from accumulators, where all outputs are there.
+template <int Blocks>
+struct GroupFinish {
+  static constexpr int kPixels = 4 / Blocks;
+
+  static bool suffices(const LayerOutput& output, const ConvShape& shape, int first) {
+    return !output.direct && shape.outputs - first >= Blocks * kOutputBlock;
+  }
+
+  const LayerOutput& output;
+  int first, outputs, width, first_row;
+  __m512 scale[Blocks], bias[Blocks];
+
+  GroupFinish(const LayerOutput& out, const ConvShape& shape, int first_output, int row)
+      : output(out),
+        first(first_output),
+        outputs(shape.outputs),
+        width(shape.out_width()),
+        first_row(row) {
+    for (int b = 0; b < Blocks; ++b) {
+      scale[b] = _mm512_loadu_ps(output.scale + first + b * kOutputBlock);
+      bias[b] = _mm512_loadu_ps(output.bias + first + b * kOutputBlock);
+    }
+  }
+
+  // The pixel and output of vector v of a group that begins at a position of the stream.
+  [[gnu::always_inline]] size_t at(size_t position, int v) const {
+    return position + static_cast<size_t>(v / Blocks) * outputs + v % Blocks * kOutputBlock;
+  }
+
+  // As quantising in the definition, but for the limits, which packing leaves for later. After min,
+  // which keeps what is not a number, a value converts to an int32 of the same order or to the
+  // least one, and so does what is not a number.
+  [[gnu::always_inline]] static __m512i round(__m512 value, const CodeOutput& codes) {
+    const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, _mm512_set1_ps(codes.scale)),
+                                        _mm512_set1_ps(codes.offset));
+    const __m512 high = _mm512_set1_ps(static_cast<float>(codes.highest));
+    return _mm512_cvtps_epi32(_mm512_min_ps(high, scaled));
+  }
+
+  // Up to kPixels pixels, all of them unless it is the last group.
+  template <bool All>
+  [[gnu::always_inline]] void group(const int32_t* acc, int count, size_t position, int y,
+                                    int x) const {
+    __m512 value[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(acc + v * kOutputBlock));
+      value[v] = _mm512_add_ps(_mm512_mul_ps(sum, scale[v % Blocks]), bias[v % Blocks]);
+    }
+    if (output.residual != nullptr) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        if (!All && v / Blocks >= count) break;
+        value[v] = _mm512_add_ps(value[v], _mm512_loadu_ps(output.residual + at(position, v)));
+      }
+    }
+    if (output.relu) {
+      // Zero where a value is not a number, as in the definition.
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) value[v] = _mm512_max_ps(value[v], _mm512_setzero_ps());
+    }
+    if (output.stream != nullptr) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        if (!All && v / Blocks >= count) break;
+        _mm512_storeu_ps(output.stream + at(position, v), value[v]);
+      }
+    }
+    for (int i = 0; i < output.code_outputs; ++i) {
+      const CodeOutput& to = output.codes[i];
+      const __m512i codes =
+          pack(round(value[0], to), round(value[1], to), round(value[2], to), round(value[3], to),
+               _mm512_set1_epi8(static_cast<char>(to.lowest)),
+               _mm512_set1_epi8(static_cast<char>(to.highest)));
+      uint8_t* place = to.image.origin + y * to.image.row + x * to.image.pixel + first;
+      int column = x;
+#pragma GCC unroll 4
+      for (int p = 0; p < kPixels; ++p) {
+        if (!All && p >= count) break;
+        store_share<Blocks>(place, codes, p);
+        place += to.image.pixel;
+        if (++column == width) {
+          column = 0;
+          place += to.image.row - width * to.image.pixel;
+        }
+      }
+    }
+  }
+
+  [[gnu::always_inline]] void operator()(const int32_t* acc, int count, int y, int x) const {
+    y += first_row;
+    size_t position = (static_cast<size_t>(y) * width + x) * outputs + first;
+    for (; count >= kPixels; count -= kPixels, acc += 4 * kOutputBlock) {
+      group<true>(acc, kPixels, position, y, x);
+      position += static_cast<size_t>(kPixels) * outputs;
+      for (x += kPixels; x >= width; x -= width) ++y;
+    }
+    if (count > 0) group<false>(acc, count, position, y, x);
+  }
+};
+
+// Any output, vector by vector.
+template <int Blocks>
+struct AnyFinish {
+  Finish blocks[2];  // the same twice where there is one
+  int width, first_row;
+
+  AnyFinish(const LayerOutput& output, const ConvShape& shape, int first, int row)
+      : blocks{Finish(output, shape, first),
+               Finish(output, shape, first + (Blocks - 1) * kOutputBlock)},
+        width(shape.out_width()),
+        first_row(row) {}
+
+  void operator()(const int32_t* acc, int count, int y, int x) const {
+    y += first_row;
+    for (int p = 0; p < count; ++p) {
+      for (int b = 0; b < Blocks; ++b, acc += kOutputBlock) {
+        const __m512i sums = _mm512_load_si512(acc);
+        if (blocks[b].output->direct) {
+          blocks[b].template operator()<true>(sums, y, x);
+        } else {
+          blocks[b].template operator()<false>(sums, y, x);
+        }
+      }
+      if (++x == width) {
+        x = 0;
+        ++y;
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace mbq
