@@ -56,6 +56,8 @@ def _kernels() -> None:
     except ValueError as error:  # EDGE_NATIVE_ISA names what this CPU has not
         raise AppError(str(error), EXIT_USAGE) from None
     _line("kernels", f"{details.pop('isa')} in use; available: {available}")
+    for name in native_ops.kernel_names(native_ops.isa_selected()):
+        _line("", name)
     _line("runtime", ", ".join(f"{key} {value}" for key, value in details.items()))
 
 

@@ -101,11 +101,11 @@ def _kernels(program: Program, bits: int) -> Table:
         table.add_column(column, overflow="fold")
     for column in ("times", "µs", "GMAC/s", "prepared kB"):
         table.add_column(column, justify="right")
-    for (layer, kernel), times in groups.items():
+    for (what, kernel), times in groups.items():
         microseconds = sum(time.microseconds for time in times)
         macs, held = sum(time.macs for time in times), sum(time.weight_bytes for time in times)
         table.add_row(
-            layer,
+            what,
             kernel,
             str(len(times)),
             f"{microseconds:.1f}",

@@ -23,6 +23,7 @@ __all__ = [
     "Program",
     "isa_available",
     "isa_selected",
+    "kernel_names",
     "kernels",
     "version_info",
 ]
@@ -40,6 +41,15 @@ def isa_selected() -> str:
         ValueError: EDGE_NATIVE_ISA names none that is available.
     """
     return _native.isa_selected()
+
+
+def kernel_names(isa: str) -> tuple[str, ...]:
+    """The convolution kernels of one instruction set of `isa_available()`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    return tuple(_native.kernel_names(isa))
 
 
 def version_info() -> dict[str, str]:

@@ -152,6 +152,18 @@ class Program:
         except RuntimeError as error:
             raise ModelError(f"{self.path}: {error}") from error
 
+    def trace(self, image: npt.NDArray[np.uint8]) -> bytes:
+        """An ETDump of one run of every level: ExecuTorch's own profile, for its Inspector.
+
+        Each layer is an event of the delegate. Errors are those of `run`.
+        """
+        native, signature = self._checked(self.levels[0], image)
+        methods = [f"{_METHOD_PREFIX}{bits}" for bits in self.levels]
+        try:
+            return native.trace(methods, signature, np.ascontiguousarray(image))
+        except RuntimeError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
     def _checked(
         self, bits: int, image: npt.NDArray[np.uint8]
     ) -> tuple[_native.Program, _native.Signature]:

@@ -151,6 +151,7 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
   }
   const Workspace workspace(workspace_bytes_);
   if (profile != nullptr) profile->clear();
+  const auto begin = Clock::now();
   for (size_t i = 0; i < steps_.size(); ++i) {
     const PlanLayer& layer = plan_.layers[i];
     const Step& step = steps_[i];
@@ -158,9 +159,9 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
       run_layer(context, layer, step, workspace.data(), image, logits);
       continue;
     }
-    const auto start = Clock::now();
+    const double start = since(begin);
     run_layer(context, layer, step, workspace.data(), image, logits);
-    const double microseconds = since(start);
+    const double microseconds = since(begin) - start;
     std::string name = kind_name(layer.kind);
     std::string kernel = context.kernels->name;
     int64_t macs = 0;
@@ -178,7 +179,7 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
       name += " " + std::to_string(in.height) + "x" + std::to_string(in.width) + "x" +
               std::to_string(in.channels) + " -> " + std::to_string(layer.outputs);
     }
-    profile->push_back({layer.branch, name, kernel, microseconds, macs,
+    profile->push_back({layer.branch, name, kernel, start, microseconds, macs,
                         step.weights != nullptr ? step.weights->size() : 0});
   }
 }

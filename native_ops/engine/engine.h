@@ -25,10 +25,10 @@ struct RunContext {
 
 // A layer as it was last run with a profile.
 struct LayerTime {
-  int branch;          // from 1; 0: of no single branch
-  std::string layer;   // "conv3x3/2 28x28x128 -> 256"
-  std::string kernel;  // its name, or the instruction set's
-  double microseconds;
+  int branch;                  // from 1; 0: of no single branch
+  std::string layer;           // "conv3x3/2 28x28x128 -> 256"
+  std::string kernel;          // its name, or the instruction set's
+  double start, microseconds;  // since the run began
   int64_t macs;
   size_t weight_bytes;  // prepared; 0 where 2-bit weights are unpacked on the fly
 };

@@ -3,6 +3,8 @@
 
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/core/evalue.h>
+#include <executorch/runtime/platform/clock.h>
+#include <executorch/runtime/platform/platform.h>
 
 #include <exception>
 #include <memory>
@@ -35,6 +37,23 @@ struct Delegate {
 Error failed(const char* what, Error error) {
   execution().error = what;
   return error;
+}
+
+// Each layer as an event of the delegate, named after its branch and shape, with its kernel as
+// metadata.
+void log_layers(executorch::runtime::EventTracer& tracer, et_timestamp_t begin,
+                const std::vector<LayerTime>& layers) {
+  const et_tick_ratio_t ratio = executorch::runtime::pal_ticks_to_ns_multiplier();
+  const auto ticks = [&](double microseconds) {
+    return static_cast<et_timestamp_t>(microseconds * 1000 * ratio.denominator / ratio.numerator);
+  };
+  for (const LayerTime& layer : layers) {
+    const std::string name =
+        (layer.branch > 0 ? "branch " + std::to_string(layer.branch) + " " : "") + layer.layer;
+    tracer.log_profiling_delegate(
+        name.c_str(), executorch::runtime::kUnsetDelegateDebugIntId, begin + ticks(layer.start),
+        begin + ticks(layer.start + layer.microseconds), layer.kernel.c_str(), layer.kernel.size());
+  }
 }
 
 class MbqEngine final : public executorch::runtime::BackendInterface {
@@ -70,7 +89,7 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
     }
   }
 
-  Error execute(BackendExecutionContext&, DelegateHandle* handle,
+  Error execute(BackendExecutionContext& context, DelegateHandle* handle,
                 Span<EValue*> arguments) const override {
     Engine& engine = *static_cast<Delegate*>(handle)->engine;
     if (arguments.size() != 2 || !arguments[0]->isTensor() || !arguments[1]->isTensor()) {
@@ -89,15 +108,20 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
       return failed("EDGE_NATIVE_ISA names no instruction set that this CPU runs",
                     Error::InvalidArgument);
     }
+    executorch::runtime::EventTracer* const tracer = context.event_tracer();
+    std::vector<LayerTime> traced;
+    const et_timestamp_t begin = executorch::runtime::pal_current_ticks();
     try {
       engine.run(
           {kernels, state.parallel != nullptr ? state.parallel : &serial(), state.low_memory},
-          image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(), state.profile);
+          image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(),
+          tracer != nullptr ? &traced : state.profile);
     } catch (const std::bad_alloc&) {
       return failed("no memory for the level", Error::MemoryAllocationFailed);
     } catch (const std::exception& error) {
       return failed(error.what(), Error::InvalidState);
     }
+    if (tracer != nullptr) log_layers(*tracer, begin, traced);
     return Error::Ok;
   }
 

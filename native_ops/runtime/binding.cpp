@@ -242,15 +242,18 @@ NewArray<float> head(std::vector<Array<float, 4>> streams, Array<float, 2> weigh
   return result;
 }
 
-// Image and result of one run.
-NewArray<float> run(Program& program, const std::string& method,
-                    const Program::Signature& signature, Array<uint8_t, 3> image,
-                    std::vector<LayerTime>* profile) {
+void require_image(const Program::Signature& signature, const Array<uint8_t, 3>& image) {
   const auto& input = signature.input;
   require(input.size() == 4 && image.shape(0) == static_cast<size_t>(input[1]) &&
               image.shape(1) == static_cast<size_t>(input[2]) &&
               image.shape(2) == static_cast<size_t>(input[3]),
           "the image does not have the shape that the program takes");
+}
+
+NewArray<float> run(Program& program, const std::string& method,
+                    const Program::Signature& signature, Array<uint8_t, 3> image,
+                    std::vector<LayerTime>* profile) {
+  require_image(signature, image);
   auto result = new_array<float>({static_cast<size_t>(signature.output.back())});
   {
     const nb::gil_scoped_release released;
@@ -304,7 +307,20 @@ NB_MODULE(_native, module) {
             run(program, method, signature, image, &layers);
             return layers;
           },
-          "method"_a, "signature"_a, "image"_a);
+          "method"_a, "signature"_a, "image"_a)
+      .def(
+          "trace",
+          [](Program& program, const std::vector<std::string>& methods,
+             const Program::Signature& signature, Array<uint8_t, 3> image) {
+            require_image(signature, image);
+            std::string dump;
+            {
+              const nb::gil_scoped_release released;
+              dump = program.trace(methods, signature, image.data());
+            }
+            return nb::bytes(dump.data(), dump.size());
+          },
+          "methods"_a, "signature"_a, "image"_a);
 
   module.def("stem", stem, "image"_a, "weight"_a, "affine"_a, "pad_value"_a, "stride"_a, "pad"_a);
   module.def("conv2d_codes", convolve_to_codes<mbq::kPackedDense>, "input"_a, "in_scale"_a,
@@ -328,6 +344,20 @@ NB_MODULE(_native, module) {
     return names;
   });
   module.def("isa_selected", [] { return std::string(kernels_named({}).name); });
+  module.def(
+      "kernel_names",
+      [](const std::string& isa) {
+        const mbq::LayerKernels& kernels = kernels_named(isa);
+        std::vector<std::string> names;
+        for (const auto* list : {kernels.conv, kernels.depthwise}) {
+          for (; *list != nullptr; ++list) names.emplace_back((*list)->name);
+        }
+        for (auto* list = kernels.stem; *list != nullptr; ++list) {
+          names.emplace_back((*list)->name);
+        }
+        return names;
+      },
+      "isa"_a);
   module.def("prepared_bytes", mbq::prepared_bytes);
 
   mbq::bind_peer(module);

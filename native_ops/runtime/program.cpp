@@ -1,10 +1,12 @@
 #include "program.h"
 
+#include <executorch/devtools/etdump/etdump_flatcc.h>
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -44,6 +46,15 @@ void forget_errors() {
   const std::string& reason = operator_error.empty() ? last_log : operator_error;
   throw std::runtime_error(what + ": " +
                            (reason.empty() ? executorch::runtime::to_string(error) : reason));
+}
+
+// An input is only read; ExecuTorch has no tensor of constant data.
+executorch::extension::TensorPtr image_tensor(const Program::Signature& signature,
+                                              const uint8_t* image) {
+  return executorch::extension::from_blob(
+      const_cast<uint8_t*>(image),
+      std::vector<executorch::aten::SizesType>(signature.input.begin(), signature.input.end()),
+      ScalarType::Byte);
 }
 
 // The sizes of the only input or output, of this type.
@@ -131,24 +142,49 @@ Program::Signature Program::load(const std::string& method) {
   return signature;
 }
 
-void Program::run(const std::string& method, const Signature& signature, const uint8_t* image,
-                  float* result, std::vector<LayerTime>* profile) {
+std::string Program::trace(const std::vector<std::string>& methods, const Signature& signature,
+                           const uint8_t* image) {
   const std::lock_guard lock(mutex_);
   forget_errors();
-  // An input is only read; ExecuTorch has no tensor of constant data.
-  const auto input = executorch::extension::from_blob(
-      const_cast<uint8_t*>(image),
-      std::vector<executorch::aten::SizesType>(signature.input.begin(), signature.input.end()),
-      ScalarType::Byte);
+  auto tracer = std::make_unique<executorch::etdump::ETDumpGen>();
+  executorch::etdump::ETDumpGen& dump = *tracer;
+  // A module of its own, so that other runs do not pay for the profiler.
+  executorch::extension::Module traced(
+      std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size()),
+      nullptr, nullptr, std::move(tracer));
+  const auto input = image_tensor(signature, image);
+  for (const std::string& method : methods) {
+    const auto outputs = execute(traced, method, *input, nullptr);
+    if (!outputs.ok()) fail("method " + method, outputs.error());
+  }
+  const executorch::etdump::ETDumpResult result = dump.get_etdump_data();
+  const std::unique_ptr<void, decltype(&std::free)> owner(result.buf, &std::free);
+  if (result.buf == nullptr || result.size == 0) {
+    throw std::runtime_error("the profiler gave no ETDump");
+  }
+  return std::string(static_cast<const char*>(result.buf), result.size);
+}
+
+executorch::runtime::Result<std::vector<EValue>> Program::execute(
+    executorch::extension::Module& module, const std::string& method,
+    const executorch::aten::Tensor& input, std::vector<LayerTime>* profile) {
   Execution& state = execution();
   state.parallel = pool_.threads() > 1 ? &pool_.parallel() : nullptr;
   state.low_memory = low_memory_;
   state.layers = &kernels_;
   state.profile = profile;
-  const auto outputs = module_.execute(method, std::vector<EValue>{EValue(input)});
+  auto outputs = module.execute(method, std::vector<EValue>{EValue(input)});
   state.layers = nullptr;
   state.parallel = nullptr;
   state.profile = nullptr;
+  return outputs;
+}
+
+void Program::run(const std::string& method, const Signature& signature, const uint8_t* image,
+                  float* result, std::vector<LayerTime>* profile) {
+  const std::lock_guard lock(mutex_);
+  forget_errors();
+  const auto outputs = execute(module_, method, *image_tensor(signature, image), profile);
   if (!outputs.ok()) fail("method " + method, outputs.error());
   const auto& output = outputs->front().toTensor();
   std::memcpy(result, output.const_data_ptr<float>(), output.nbytes());

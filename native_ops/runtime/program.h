@@ -56,8 +56,17 @@ class Program {
   void run(const std::string& method, const Signature& signature, const uint8_t* image,
            float* result, std::vector<LayerTime>* profile);
 
+  // Runs methods that were loaded, one after the other, under ExecuTorch's own profiler. Returns
+  // its ETDump: a flatbuffer with a block of events for each run, those of the delegate's layers in
+  // it.
+  std::string trace(const std::vector<std::string>& methods, const Signature& signature,
+                    const uint8_t* image);
+
  private:
   executorch::runtime::EValue constant(const std::string& method);
+  executorch::runtime::Result<std::vector<executorch::runtime::EValue>> execute(
+      executorch::extension::Module& module, const std::string& method,
+      const executorch::aten::Tensor& input, std::vector<LayerTime>* profile);
 
   std::mutex mutex_;
   AlignedBytes bytes_;

@@ -286,3 +286,20 @@ def test_damage_is_always_refused(model: Path, contents: bytes, tmp_path: Path, 
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == (len(contents) if kind == "truncated" else 3000)
+
+
+def test_etdump_holds_every_layer_of_every_level(
+    network: integer.IntegerNetwork, model: Path, tmp_path: Path
+) -> None:
+    from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
+
+    with Program.open(model) as opened:
+        dump = deserialize_from_etdump_flatcc(opened.trace(IMAGES[0]))
+    found = []
+    for run in dump.run_data:  # one for each method that is loaded, and one for each that runs
+        events = [event.profile_event for event in run.events or [] if event.profile_event]
+        layers = [e for e in events if "conv" in e.name]
+        assert all(event.end_time > event.start_time for event in layers)
+        found.append(len(layers))
+    wanted = [sum(1 for _ in level.convolutions()) for level in network.levels.values()]
+    assert [count for count in found if count] == wanted
