@@ -66,23 +66,31 @@ struct StreamWalk {
   const StreamCall* call;
   int width;
 
-  // Sixteen channels of an output pixel, from `channel` on.
-  template <bool Pool>
-  [[gnu::always_inline]] __m512 value(const Inside& inside, const float* pixel, int channel,
-                                      __mmask16 mask) const {
-    if constexpr (!Pool) return _mm512_maskz_loadu_ps(mask, pixel + channel);
+  // Channels of an output pixel from `channel` on, in Parts vectors of what the mask has.
+  template <bool Pool, int Parts>
+  [[gnu::always_inline]] void read(const Inside& inside, const float* pixel, int channel,
+                                   __mmask16 mask, __m512 (&values)[Parts]) const {
     const StreamCall& c = *call;
     const size_t row = static_cast<size_t>(c.width) * c.channels;
-    const float* from = c.input + inside.y * row + static_cast<size_t>(inside.x) * c.channels;
-    from += channel;
-    __m512 most = _mm512_maskz_loadu_ps(mask, from);
+    const float* from = pixel + channel;
+    if constexpr (Pool) {
+      from = c.input + inside.y * row + static_cast<size_t>(inside.x) * c.channels + channel;
+    }
+#pragma GCC unroll 4
+    for (int part = 0; part < Parts; ++part) {
+      values[part] = _mm512_maskz_loadu_ps(mask, from + part * kLanes);
+    }
+    if constexpr (!Pool) return;
     for (int y = inside.y; y < inside.y_end; ++y, from += row) {
       const float* at = from;
       for (int x = inside.x; x < inside.x_end; ++x, at += c.channels) {
-        most = _mm512_max_ps(_mm512_maskz_loadu_ps(mask, at), most);  // the first of equals
+#pragma GCC unroll 4
+        for (int part = 0; part < Parts; ++part) {
+          const __m512 value = _mm512_maskz_loadu_ps(mask, at + part * kLanes);
+          values[part] = _mm512_max_ps(value, values[part]);  // the first of equals
+        }
       }
     }
-    return most;
   }
 
   template <bool Pool>
@@ -101,9 +109,11 @@ struct StreamWalk {
         int c = 0;
         for (; c + kBytes <= present; c += kBytes) {
           __m512 values[kParts];
-          for (int part = 0; part < kParts; ++part) {
-            values[part] = walk.value<Pool>(inside, pixel, c + part * kLanes, 0xffff);
-            if (stream != nullptr) _mm512_storeu_ps(stream + c + part * kLanes, values[part]);
+          walk.read<Pool>(inside, pixel, c, 0xffff, values);
+          if (stream != nullptr) {
+            for (int part = 0; part < kParts; ++part) {
+              _mm512_storeu_ps(stream + c + part * kLanes, values[part]);
+            }
           }
           for (int i = 0; i < call.code_outputs; ++i) {
             const CodeImage& image = call.codes[i].image;
@@ -113,12 +123,13 @@ struct StreamWalk {
         }
         for (; c < kept; c += kLanes) {
           const __mmask16 mask = lanes_below(kept - c);
-          const __m512 value = walk.value<Pool>(inside, pixel, c, lanes_below(present - c));
-          if (stream != nullptr) _mm512_mask_storeu_ps(stream + c, mask, value);
+          __m512 values[1];
+          walk.read<Pool>(inside, pixel, c, lanes_below(present - c), values);
+          if (stream != nullptr) _mm512_mask_storeu_ps(stream + c, mask, values[0]);
           for (int i = 0; i < call.code_outputs; ++i) {
             const CodeImage& image = call.codes[i].image;
             const __m128i codes =
-                _mm_max_epu8(_mm512_cvtepi32_epi8(_mm512_max_epi32(quantizers[i].round(value),
+                _mm_max_epu8(_mm512_cvtepi32_epi8(_mm512_max_epi32(quantizers[i].round(values[0]),
                                                                    _mm512_setzero_si512())),
                              _mm512_castsi512_si128(quantizers[i].lowest));
             _mm_mask_storeu_epi8(image.origin + y * image.row + x * image.pixel + c, mask, codes);
