@@ -20,7 +20,6 @@
 #include <immintrin.h>
 
 #include "avx512vnni_f4x4_transform.h"
-#include "finish_avx512.h"
 
 namespace mbq {
 namespace {
@@ -43,15 +42,19 @@ template <int J, int B, int T>
   for (int left = pairs; left > 0; left -= kChunk / 2, v += kIn * T * kVector) {
     const uint8_t* const end = v + (left < kChunk / 2 ? left : kChunk / 2) * 4;
     for (const uint8_t* from = v; from != end; from += 4, u += J * B * kVector) {
+#pragma GCC unroll 8
       for (int j = 0; j < J; ++j) {
         __m512i weights[B];
+#pragma GCC unroll 8
         for (int b = 0; b < B; ++b) weights[b] = _mm512_load_si512(u + (j * B + b) * kVector);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
           Pair& inputs = *reinterpret_cast<Pair*>(from + (j * T + t) * kVector);
           if constexpr (B == 1) {
             dot(sum[j][0][t], weights[0], inputs);
           } else {
             const __m512i both = _mm512_set1_epi32(inputs);
+#pragma GCC unroll 8
             for (int b = 0; b < B; ++b) dot(sum[j][b][t], weights[b], both);
           }
         }
@@ -76,8 +79,11 @@ struct Sums4 {
 
 template <int J, int B, int T>
 [[gnu::always_inline]] inline void clear(__m512i (&sum)[J][B][T]) {
+#pragma GCC unroll 8
   for (int j = 0; j < J; ++j) {
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) sum[j][b][t] = _mm512_setzero_si512();
     }
   }
@@ -95,6 +101,7 @@ template <int B, int T>
     __m512i taps[4][B][T];
     clear(taps);
     multiply(taps, v, u, pairs);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const __m512i m1 = taps[0][0][t], m2 = taps[1][0][t];
       const Sums4 sums = transform_outputs(_mm512_add_epi32(m1, m2), _mm512_sub_epi32(m1, m2),
@@ -108,7 +115,9 @@ template <int B, int T>
     __m512i taps[2][B][T];
     clear(taps);
     multiply(taps, v, u, pairs);
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
         out[2][b][t] = _mm512_add_epi32(taps[0][b][t], taps[1][b][t]);
         out[1][b][t] = _mm512_sub_epi32(taps[0][b][t], taps[1][b][t]);
@@ -116,7 +125,9 @@ template <int B, int T>
     }
     clear(taps);
     multiply(taps, v + 2 * kTap, u + step, pairs);
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
         const Sums4 sums =
             transform_outputs(out[2][b][t], out[1][b][t], taps[0][b][t], taps[1][b][t]);
@@ -128,7 +139,9 @@ template <int B, int T>
     }
   }
   multiply(outer, v + 4 * kTap, u + 2 * step, pairs);
+#pragma GCC unroll 8
   for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       out[0][b][t] = outer[0][b][t];
       out[3][b][t] = outer[1][b][t];
@@ -172,119 +185,36 @@ void prefetch_row(const LayerOutput& output, const ConvShape& shape, int y, int 
 
 // B blocks of 16 outputs of T tiles.
 template <bool kDirect, int B, int T>
-void multiply_group(const ConvCall& call, const Plan& plan, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish* finish) {
+void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
+                 int first, const Finish* finish) {
   __m512i rows[kIn][kOut][B][T];
   for (int i = 0; i < kIn; ++i) {
-    if (!kDirect && plan.prefetch && i < kOut) {
+    if (!kDirect && layer.prefetch && i < kOut) {
       for (int t = first; t < first + T; ++t) {
-        prefetch_row<B>(call.output, call.shape, t / plan.columns * kOut + i,
-                        t % plan.columns * kOut, finish->first);
+        prefetch_row<B>(call.output, call.shape, t / layer.columns * kOut + i,
+                        t % layer.columns * kOut, finish->first);
       }
     }
-    multiply_row<B, T>(v + i * kIn * plan.chunks * T * kVector,
-                       u + i * kIn * plan.pairs * B * kVector, plan.pairs, rows[i]);
+    multiply_row<B, T>(v + i * kIn * layer.chunks * T * kVector,
+                       u + i * kIn * layer.pairs * B * kVector, layer.pairs, rows[i]);
   }
   const int out_height = call.shape.out_height(), out_width = call.shape.out_width();
   for (int t = 0; t < T; ++t) {
-    const int y0 = (first + t) / plan.columns * kOut, x0 = (first + t) % plan.columns * kOut;
+    const int y = (first + t) / layer.columns * kOut, x = (first + t) % layer.columns * kOut;
     for (int b = 0; b < B; ++b) {
-      const bool whole = finish[b].mask == 0xffff;
-      for (int c = 0; c < kOut && x0 + c < out_width; c += 2) {
+      for (int c = 0; c < kOut && x + c < out_width; c += 2) {
         const Sums4 left = column_of(rows, c, b, t), right = column_of(rows, c + 1, b, t);
-        for (int r = 0; r < kOut && y0 + r < out_height; r += 2) {
-          const int y = y0 + r, x = x0 + c;
-          if (whole && x + 1 < out_width && y + 1 < out_height) {
-            finish[b].template square<kDirect>(left.at[r], right.at[r], left.at[r + 1],
-                                               right.at[r + 1], y, x);
-            continue;
-          }
-          finish[b].template operator()<kDirect>(left.at[r], y, x);
-          if (x + 1 < out_width) finish[b].template operator()<kDirect>(right.at[r], y, x + 1);
-          if (y + 1 >= out_height) continue;
-          finish[b].template operator()<kDirect>(left.at[r + 1], y + 1, x);
-          if (x + 1 < out_width)
-            finish[b].template operator()<kDirect>(right.at[r + 1], y + 1, x + 1);
+        for (int r = 0; r < kOut && y + r < out_height; r += 2) {
+          finish_square<kDirect>(finish[b], call.shape, left.at[r], right.at[r], left.at[r + 1],
+                                 right.at[r + 1], y + r, x + c);
         }
       }
     }
   }
 }
 
-using MultiplyGroup = void (*)(const ConvCall&, const Plan&, const uint8_t*, const uint8_t*, int,
-                               const Finish*);
-template <bool kDirect, int B>
-constexpr MultiplyGroup kMultiplyGroup[kGroup] = {
-    multiply_group<kDirect, B, 1>, multiply_group<kDirect, B, 2>, multiply_group<kDirect, B, 3>,
-    multiply_group<kDirect, B, 4>, multiply_group<kDirect, B, 5>, multiply_group<kDirect, B, 6>,
-    multiply_group<kDirect, B, 7>};
-constexpr const MultiplyGroup* kMultiply[2][2] = {
-    {kMultiplyGroup<false, 1>, kMultiplyGroup<false, 2>},
-    {kMultiplyGroup<true, 1>, kMultiplyGroup<true, 2>}};
-
-struct Walk {
-  const ConvCall& call;
-  const Plan& plan;
-  int strip;
-
-  void transform(const Strip& strip, int begin, int end, uint8_t* v) const {
-    for (int g = begin; g < end; ++g) {
-      const int first = strip.group(g);
-      transform_group(call, plan, strip.begin + first, strip.group(g + 1) - first,
-                      v + first * plan.tile_bytes);
-    }
-  }
-
-  // begin, end: units of two blocks.
-  void multiply(const Strip& strip, int begin, int end, const uint8_t* v) const {
-    for (int block = begin * 2; block < end * 2 && block < plan.blocks; block += 2) {
-      const Unit unit(plan, block);
-      const MultiplyGroup* const table = kMultiply[call.output.direct][unit.blocks - 1];
-      const uint8_t* const u =
-          static_cast<const uint8_t*>(call.prepared) + block * plan.block_bytes;
-      const Finish finish[2] = {
-          Finish(call.output, call.shape, block * kOutputBlock),
-          Finish(call.output, call.shape, (block + unit.blocks - 1) * kOutputBlock)};
-      for (int g = 0; g < strip.groups; ++g) {
-        const int first = strip.group(g);
-        table[strip.group(g + 1) - first - 1](call, plan, v + first * plan.tile_bytes, u,
-                                              strip.begin + first, finish);
-      }
-    }
-  }
-
-  static void strips(void* context, int thread, int begin, int end) {
-    const Walk& walk = *static_cast<const Walk*>(context);
-    uint8_t* const v = static_cast<uint8_t*>(walk.call.scratch) + thread * walk.plan.strip_bytes;
-    for (int index = begin; index < end; ++index) {
-      const Strip strip(walk.plan, index);
-      walk.transform(strip, 0, strip.groups, v);
-      walk.multiply(strip, 0, walk.plan.units, v);
-    }
-  }
-  static void groups(void* context, int, int begin, int end) {
-    const Walk& walk = *static_cast<const Walk*>(context);
-    walk.transform(Strip(walk.plan, walk.strip), begin, end,
-                   static_cast<uint8_t*>(walk.call.scratch));
-  }
-  static void units(void* context, int, int begin, int end) {
-    const Walk& walk = *static_cast<const Walk*>(context);
-    walk.multiply(Strip(walk.plan, walk.strip), begin, end,
-                  static_cast<const uint8_t*>(walk.call.scratch));
-  }
-};
-
 void run(const ConvCall& call, const Parallel& parallel) {
-  const Plan plan(call.shape, parallel.threads);
-  Walk walk{call, plan, 0};
-  if (!plan.by_output) {
-    parallel.run(parallel.self, plan.strips, Walk::strips, &walk);
-    return;
-  }
-  for (; walk.strip < plan.strips; ++walk.strip) {
-    parallel.run(parallel.self, Strip(plan, walk.strip).groups, Walk::groups, &walk);
-    parallel.run(parallel.self, plan.units, Walk::units, &walk);
-  }
+  run_strips(F4x4(call.shape, parallel.threads), call, parallel);
 }
 
 // 64 times the accumulator has to fit int32, and V int16.
@@ -293,14 +223,10 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= 255 && int64_t{64} * 27 * shape.inputs * highest <= INT32_MAX;
 }
 
-size_t prepared_bytes(const ConvShape& shape) {
-  const Plan plan(shape, 1);
-  return plan.blocks * plan.block_bytes;
-}
+size_t prepared_bytes(const ConvShape& shape) { return F4x4(shape, 1).prepared_bytes(); }
 
 size_t scratch_bytes(const ConvShape& shape, int threads) {
-  const Plan plan(shape, threads);
-  return plan.strip_bytes * (plan.by_output ? 1 : threads);
+  return F4x4(shape, threads).scratch_bytes(threads);
 }
 
 }  // namespace

@@ -1,58 +1,29 @@
-// F(4x4, 3x3): how the work is cut, the transforms of weights (U) and inputs (V), and where both
-// lie. The algebra stands in avx512vnni_f4x4.cpp. Include after <immintrin.h>.
+// F(4x4, 3x3): the transforms of weights (U) and inputs (V), and where both lie. The algebra stands
+// in avx512vnni_f4x4.cpp. Include after <immintrin.h>.
 
-#include "../layers.h"
+#include "avx512vnni_f4x4_strips.h"
 
 namespace mbq {
 namespace {
 
 inline constexpr int kOut = 4, kIn = 6;  // sides of a tile: of outputs, of inputs and taps
-inline constexpr int kGroup = 7;   // tiles multiplied together: 4 taps of 7 tiles fill 28 registers
-inline constexpr int kChunk = 32;  // channels in one vector of int16
-inline constexpr size_t kVector = 64;
-inline constexpr size_t kStripBytes = 512 * 1024;  // of V, which then stays in the L2 cache
+inline constexpr int kChunk = 32;        // channels in one vector of int16
 
-constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
+struct F4x4 : Cut {
+  int chunks, pairs;  // of 32 inputs; of 2
+  bool prefetch;      // the outputs are more than stay in the L2 cache beside all else
 
-// How the work is cut. Tiles are counted row by row; a strip is a run of tiles whose V is computed
-// and then multiplied by all weights; a group is a run of at most kGroup tiles of a strip.
-struct Plan {
-  int columns, tiles, chunks, pairs, blocks, units;
-  int strips;
-  bool by_output;  // threads share each strip and split its outputs, else each has its own strips
-  bool prefetch;   // the output does not stay in the L2 cache
-  size_t tile_bytes, block_bytes, strip_bytes;
+  F4x4(const ConvShape& shape, int threads)
+      : Cut(shape, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
+            kIn * kIn * ceil_div(shape.inputs, 2) * kVector, threads),
+        chunks(ceil_div(shape.inputs, kChunk)),
+        pairs(ceil_div(shape.inputs, 2)),
+        prefetch(static_cast<size_t>(tiles) * blocks * kOut * kOut * kVector > kStripBytes / 4) {}
 
-  Plan(const ConvShape& shape, int threads) {
-    columns = ceil_div(shape.out_width(), kOut);
-    tiles = columns * ceil_div(shape.out_height(), kOut);
-    chunks = ceil_div(shape.inputs, kChunk);
-    pairs = ceil_div(shape.inputs, 2);
-    blocks = ceil_div(shape.outputs, kOutputBlock);
-    units = ceil_div(blocks, 2);
-    prefetch = static_cast<size_t>(tiles) * blocks * kOut * kOut * kVector > kStripBytes / 4;
-    tile_bytes = kIn * kIn * chunks * kVector;
-    block_bytes = kIn * kIn * pairs * kVector;
-    strips = static_cast<int>((tiles * tile_bytes + kStripBytes - 1) / kStripBytes);
-    by_output = strips < threads;
-    if (!by_output) strips = ceil_div(strips, threads) * threads;
-    if (strips > tiles) strips = tiles;
-    strip_bytes = ceil_div(tiles, strips) * tile_bytes;
-  }
-  int strip_begin(int strip) const {
-    return static_cast<int>(static_cast<int64_t>(tiles) * strip / strips);
-  }
-};
-
-struct Strip {
-  int begin, tiles, groups;
-
-  Strip(const Plan& plan, int strip)
-      : begin(plan.strip_begin(strip)),
-        tiles(plan.strip_begin(strip + 1) - begin),
-        groups(ceil_div(tiles, kGroup)) {}
-  // First tile of a group, counted from the strip's first.
-  int group(int index) const { return tiles * index / groups; }
+  void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
+  template <bool kDirect, int B, int T>
+  static void group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
+                    int first, const Finish* finish);
 };
 
 // ---- weights ----
@@ -82,8 +53,7 @@ struct Unit {
   int blocks, step;
 
   // Two blocks share what is loaded of V; alone, a block leaves registers for more taps.
-  Unit(const Plan& plan, int first_block)
-      : blocks(plan.blocks - first_block >= 2 ? 2 : 1), step(blocks == 2 ? 2 : 4) {}
+  explicit Unit(int count) : blocks(count), step(count == 2 ? 2 : 4) {}
   size_t vector(int pairs, int pair, int place, int block) const {
     const int begin = place / step * step, taps = begin == 4 ? 2 : step;
     return static_cast<size_t>(begin * pairs + pair * taps + place - begin) * blocks + block;
@@ -91,14 +61,14 @@ struct Unit {
 };
 
 void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  const Plan plan(shape, 1);
+  const F4x4 layer(shape, 1);
   const int groups = ceil_div(shape.inputs, kCodesPerByte);
-  for (int block = 0; block < plan.blocks; ++block) {
-    const Unit unit(plan, block / 2 * 2);
-    const size_t row_bytes = kIn * plan.pairs * unit.blocks * kVector;
-    uint8_t* const to = static_cast<uint8_t*>(prepared) + block / 2 * 2 * plan.block_bytes;
+  for (int block = 0; block < layer.blocks; ++block) {
+    const Unit unit(layer.unit_blocks(block / 2));
+    const size_t row_bytes = kIn * layer.pairs * unit.blocks * kVector;
+    uint8_t* const to = static_cast<uint8_t*>(prepared) + block / 2 * 2 * layer.block_bytes;
     const uint8_t* const codes = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
-    for (int pair = 0; pair < plan.pairs; ++pair) {
+    for (int pair = 0; pair < layer.pairs; ++pair) {
       const __m128i shift = _mm_cvtsi32_si128(pair % 2 * 4);
       const __m512i mask = _mm512_set1_epi32(2 * pair + 1 < shape.inputs ? -1 : 0xffff);
       __m512i weight[9];
@@ -119,7 +89,7 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
       for (int i = 0; i < kIn; ++i) {
         const Words6 taps = transform_weights(down[0].at[i], down[1].at[i], down[2].at[i]);
         for (int j = 0; j < kIn; ++j) {
-          const size_t vector = unit.vector(plan.pairs, pair, kPlace[j], block % 2);
+          const size_t vector = unit.vector(layer.pairs, pair, kPlace[j], block % 2);
           _mm512_store_si512(to + i * row_bytes + vector * kVector, taps.at[j]);
         }
       }
@@ -143,30 +113,9 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
            _mm512_sub_epi16(last, _mm512_add_epi16(e, e))}};
 }
 
-// Where the 6x6 pixels of a tile are.
-struct Window {
-  const uint8_t* row[kIn];
-  ptrdiff_t column[kIn];
-
-  void place(const ConvCall& call, int tile_y, int tile_x) {
-    const CodeImage& image = call.input;
-    const int y = tile_y * kOut - call.shape.pad, x = tile_x * kOut - call.shape.pad;
-    row[0] = image.origin + y * static_cast<ptrdiff_t>(image.row);
-    column[0] = x * static_cast<ptrdiff_t>(image.pixel);
-    // What lies behind the border only enters outputs that are not written.
-    const int rows = call.shape.height + image.border - 1 - y;
-    const int columns = call.shape.width + image.border - 1 - x;
-    for (int i = 1; i < kIn; ++i) {
-      row[i] = row[i - 1] + (i <= rows ? image.row : 0);
-      column[i] = column[i - 1] + (i <= columns ? image.pixel : 0);
-    }
-  }
-  const uint8_t* at(int i, int j) const { return row[i] + column[j]; }
-};
-
 // 32 channels of a tile.
 struct WholeVector {
-  const Window& window;
+  const Window<kIn>& window;
   size_t channel;
   uint8_t* to;
 
@@ -179,7 +128,7 @@ struct WholeVector {
 
 // 16 channels of two tiles.
 struct TwoHalves {
-  const Window &window0, &window1;
+  const Window<kIn>&window0, &window1;
   size_t channel;
   uint8_t *to0, *to1;
 
@@ -219,17 +168,13 @@ template <typename Vector>
 
 // V of a group: for each row of taps and each chunk of channels, the taps in the order of kPlace,
 // of all tiles of the group: one vector of 32 channels.
-void transform_group(const ConvCall& call, const Plan& plan, int first, int tiles, uint8_t* v) {
+void F4x4::transform(const ConvCall& call, int first, int tiles, uint8_t* v) const {
   const size_t tap_bytes = tiles * kVector;
-  const size_t row_bytes = kIn * plan.chunks * tap_bytes;
+  const size_t row_bytes = kIn * chunks * tap_bytes;
   // Chunks of more than 16 channels.
   const int whole = (call.shape.inputs + kChunk / 2 - 1) / kChunk;
-  Window windows[kGroup];
-  int y = first / plan.columns, x = first % plan.columns;
-  for (int t = 0; t < tiles; ++t) {
-    windows[t].place(call, y, x);
-    if (++x == plan.columns) x = 0, ++y;
-  }
+  Window<kIn> windows[kGroup];
+  place_windows(call, *this, kOut, first, tiles, windows);
   for (int t = 0; t < tiles; ++t) {
     for (int chunk = 0; chunk < whole; ++chunk) {
       uint8_t* const to = v + chunk * kIn * tap_bytes + t * kVector;
@@ -237,7 +182,7 @@ void transform_group(const ConvCall& call, const Plan& plan, int first, int tile
       transform_tile(vector, row_bytes, tap_bytes);
     }
   }
-  if (whole == plan.chunks) return;
+  if (whole == chunks) return;
   for (int t = 0; t < tiles; t += 2) {
     // The last of an odd number of tiles goes twice to the same place.
     const int other = t + 1 < tiles ? t + 1 : t;

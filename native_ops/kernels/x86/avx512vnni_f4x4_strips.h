@@ -1,0 +1,198 @@
+// How the fast algorithms cut a layer: into tiles of outputs, counted row by row, whose transformed
+// inputs V are computed once and then multiplied by the transformed weights of all outputs. V of a
+// strip, a run of tiles, stays in the L2 cache; a group, a run of at most kGroup tiles of a strip,
+// is what one call of a kernel multiplies with one unit, two blocks of 16 outputs or the single
+// last.
+//
+// Anonymous, as finish_avx512.h is.
+
+#include "finish_avx512.h"
+
+namespace mbq {
+namespace {
+
+inline constexpr int kGroup = 7;  // x 32 outputs x 2 taps fill 28 registers
+inline constexpr size_t kVector = 64;
+inline constexpr size_t kStripBytes = 512 * 1024;
+
+constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
+
+struct Cut {
+  int tiles, columns;  // in the image; in a row of it
+  int blocks, units;
+  size_t tile_bytes, block_bytes;  // of V; of the transformed weights of a block
+  int strips;
+  bool by_output;  // threads share each strip and split its outputs, else each has its own strips
+  size_t strip_bytes;
+
+  Cut(const ConvShape& shape, int side, size_t v_bytes, size_t u_bytes, int threads)
+      : tile_bytes(v_bytes), block_bytes(u_bytes) {
+    columns = ceil_div(shape.out_width(), side);
+    tiles = columns * ceil_div(shape.out_height(), side);
+    blocks = ceil_div(shape.outputs, kOutputBlock);
+    units = ceil_div(blocks, 2);
+    strips = static_cast<int>((tiles * tile_bytes + kStripBytes - 1) / kStripBytes);
+    by_output = strips < threads;
+    if (!by_output) strips = ceil_div(strips, threads) * threads;
+    if (strips > tiles) strips = tiles;
+    strip_bytes = ceil_div(tiles, strips) * tile_bytes;
+  }
+  int unit_blocks(int unit) const { return blocks - 2 * unit >= 2 ? 2 : 1; }
+  size_t prepared_bytes() const { return blocks * block_bytes; }
+  size_t scratch_bytes(int threads) const { return strip_bytes * (by_output ? 1 : threads); }
+};
+
+struct Strip {
+  int begin, tiles, groups;
+
+  Strip(const Cut& cut, int index)
+      : begin(first_of(cut, index)),
+        tiles(first_of(cut, index + 1) - begin),
+        groups(ceil_div(tiles, kGroup)) {}
+  // First tile of a group, counted from the strip's first.
+  int group(int index) const { return tiles * index / groups; }
+
+ private:
+  static int first_of(const Cut& cut, int index) {
+    return static_cast<int>(static_cast<int64_t>(cut.tiles) * index / cut.strips);
+  }
+};
+
+// A Layer derives from Cut and has
+//   void transform(call, first, tiles, v) const: V of `tiles` tiles from tile `first` on;
+//   static void group<kDirect, B, T>(call, layer, v, u, first, finish): T tiles, of which `first`
+//   is
+//     the first, times B blocks of outputs, whose transformed weights are at u.
+template <typename Layer>
+using MultiplyGroup = void (*)(const ConvCall&, const Layer&, const uint8_t* v, const uint8_t* u,
+                               int first, const Finish*);
+template <typename Layer, bool kDirect, int B>
+constexpr MultiplyGroup<Layer> kGroups[kGroup] = {
+    Layer::template group<kDirect, B, 1>, Layer::template group<kDirect, B, 2>,
+    Layer::template group<kDirect, B, 3>, Layer::template group<kDirect, B, 4>,
+    Layer::template group<kDirect, B, 5>, Layer::template group<kDirect, B, 6>,
+    Layer::template group<kDirect, B, 7>};
+template <typename Layer>
+constexpr const MultiplyGroup<Layer>* kUnits[2][2] = {
+    {kGroups<Layer, false, 1>, kGroups<Layer, false, 2>},
+    {kGroups<Layer, true, 1>, kGroups<Layer, true, 2>}};
+
+template <typename Layer>
+struct Walk {
+  const ConvCall& call;
+  const Layer& layer;
+  int strip;
+
+  uint8_t* scratch() const { return static_cast<uint8_t*>(call.scratch); }
+
+  void transform(const Strip& of, int begin, int end, uint8_t* v) const {
+    for (int g = begin; g < end; ++g) {
+      const int first = of.group(g);
+      layer.transform(call, of.begin + first, of.group(g + 1) - first,
+                      v + first * layer.tile_bytes);
+    }
+  }
+
+  void multiply(const Strip& of, int unit, const uint8_t* v) const {
+    const int block = unit * 2, blocks = layer.unit_blocks(unit);
+    const uint8_t* const u = static_cast<const uint8_t*>(call.prepared) + block * layer.block_bytes;
+    const MultiplyGroup<Layer>* const groups = kUnits<Layer>[call.output.direct][blocks - 1];
+    const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
+                              Finish(call.output, call.shape, (block + blocks - 1) * kOutputBlock)};
+    for (int g = 0; g < of.groups; ++g) {
+      const int first = of.group(g), tiles = of.group(g + 1) - first;
+      groups[tiles - 1](call, layer, v + first * layer.tile_bytes, u, of.begin + first, finish);
+    }
+  }
+
+  static void strips(void* context, int thread, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    uint8_t* const v = walk.scratch() + thread * walk.layer.strip_bytes;
+    for (int index = begin; index < end; ++index) {
+      const Strip strip(walk.layer, index);
+      walk.transform(strip, 0, strip.groups, v);
+      for (int unit = 0; unit < walk.layer.units; ++unit) {
+        walk.multiply(strip, unit, v);
+      }
+    }
+  }
+  static void groups(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    walk.transform(Strip(walk.layer, walk.strip), begin, end, walk.scratch());
+  }
+  static void units(void* context, int, int begin, int end) {
+    const Walk& walk = *static_cast<const Walk*>(context);
+    const Strip strip(walk.layer, walk.strip);
+    for (int unit = begin; unit < end; ++unit) {
+      walk.multiply(strip, unit, walk.scratch());
+    }
+  }
+};
+
+template <typename Layer>
+void run_strips(const Layer& layer, const ConvCall& call, const Parallel& parallel) {
+  Walk<Layer> walk{call, layer, 0};
+  if (!layer.by_output) {
+    parallel.run(parallel.self, layer.strips, Walk<Layer>::strips, &walk);
+    return;
+  }
+  for (; walk.strip < layer.strips; ++walk.strip) {
+    const Strip strip(layer, walk.strip);
+    parallel.run(parallel.self, strip.groups, Walk<Layer>::groups, &walk);
+    parallel.run(parallel.self, layer.units, Walk<Layer>::units, &walk);
+  }
+}
+
+// The `Side` x `Side` pixels that a tile of outputs reads.
+template <int Side>
+struct Window {
+  const uint8_t* row[Side];
+  ptrdiff_t column[Side];
+
+  void place(const ConvCall& call, int y, int x) {
+    const CodeImage& image = call.input;
+    row[0] = image.origin + y * static_cast<ptrdiff_t>(image.row);
+    column[0] = x * static_cast<ptrdiff_t>(image.pixel);
+    // What lies behind the border only enters outputs that are not written.
+    const int rows = call.shape.height + image.border - 1 - y;
+    const int columns = call.shape.width + image.border - 1 - x;
+    for (int i = 1; i < Side; ++i) {
+      row[i] = row[i - 1] + (i <= rows ? image.row : 0);
+      column[i] = column[i - 1] + (i <= columns ? image.pixel : 0);
+    }
+  }
+  const uint8_t* at(int i, int j) const { return row[i] + column[j]; }
+};
+
+// Windows of a group; `step` pixels from tile to tile.
+template <int Side>
+void place_windows(const ConvCall& call, const Cut& cut, int step, int first, int tiles,
+                   Window<Side>* windows) {
+  int y = first / cut.columns, x = first % cut.columns;
+  for (int t = 0; t < tiles; ++t) {
+    windows[t].place(call, y * step - call.shape.pad, x * step - call.shape.pad);
+    if (++x == cut.columns) {
+      x = 0;
+      ++y;
+    }
+  }
+}
+
+// The accumulators of 2x2 outputs of which (y, x) is in the image, of one block.
+template <bool kDirect>
+[[gnu::always_inline]] inline void finish_square(const Finish& finish, const ConvShape& shape,
+                                                 __m512i acc00, __m512i acc01, __m512i acc10,
+                                                 __m512i acc11, int y, int x) {
+  const bool right = x + 1 < shape.out_width(), below = y + 1 < shape.out_height();
+  if (right && below && finish.mask == 0xffff) {
+    finish.template square<kDirect>(acc00, acc01, acc10, acc11, y, x);
+    return;
+  }
+  finish.template operator()<kDirect>(acc00, y, x);
+  if (right) finish.template operator()<kDirect>(acc01, y, x + 1);
+  if (below) finish.template operator()<kDirect>(acc10, y + 1, x);
+  if (right && below) finish.template operator()<kDirect>(acc11, y + 1, x + 1);
+}
+
+}  // namespace
+}  // namespace mbq
