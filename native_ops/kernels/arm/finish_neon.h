@@ -41,6 +41,7 @@ struct Finish {
   const LayerOutput* output;
   int first, count, outputs, width;
   float scale[kOutputs], bias[kOutputs];
+  float low[kMaxCodeOutputs], high[kMaxCodeOutputs];
 
   // factor: a power of two, where accumulators come multiplied by its inverse; exact.
   Finish(const LayerOutput& out, const ConvShape& shape, int first_output, float factor = 1.0f)
@@ -49,6 +50,10 @@ struct Finish {
     for (int i = 0; i < kOutputs; ++i) {
       scale[i] = i < count ? out.scale[first + i] * factor : 0.0f;
       bias[i] = i < count ? out.bias[first + i] : 0.0f;
+    }
+    for (int i = 0; i < (out.direct ? 1 : out.code_outputs); ++i) {
+      low[i] = static_cast<float>(out.codes[i].lowest);
+      high[i] = static_cast<float>(out.codes[i].highest);
     }
   }
 
@@ -60,7 +65,7 @@ struct Finish {
                            vld1q_f32(bias + 4 * i));
     }
     if (output->direct) {
-      store_codes(value, output->codes[0], y, x);
+      store_codes(value, 0, y, x);
       return;
     }
     const size_t position = (static_cast<size_t>(y) * width + x) * outputs + first;
@@ -74,10 +79,10 @@ struct Finish {
       const CodeOutput& codes = output->codes[i];
       float32x4_t scaled[kVectors];
       for (int v = 0; v < kVectors; ++v) {
-        scaled[v] =
-            vaddq_f32(vmulq_f32(value[v], vdupq_n_f32(codes.scale)), vdupq_n_f32(codes.offset));
+        scaled[v] = vaddq_f32(vmulq_f32(value[v], vld1q_dup_f32(&codes.scale)),
+                              vld1q_dup_f32(&codes.offset));
       }
-      store_codes(scaled, codes, y, x);
+      store_codes(scaled, i, y, x);
     }
   }
 
@@ -98,13 +103,13 @@ struct Finish {
     if (count != kOutputs) memcpy(to, part, count * sizeof(float));
   }
 
-  void store_codes(const float32x4_t value[kVectors], const CodeOutput& codes, int y, int x) const {
-    uint8_t* const to = codes.image.origin + y * codes.image.row + x * codes.image.pixel + first;
-    const float32x4_t low = vdupq_n_f32(static_cast<float>(codes.lowest));
-    const float32x4_t high = vdupq_n_f32(static_cast<float>(codes.highest));
+  void store_codes(const float32x4_t value[kVectors], int which, int y, int x) const {
+    const CodeImage& image = output->codes[which].image;
+    uint8_t* const to = image.origin + y * image.row + x * image.pixel + first;
     float32x4_t four[4];
     for (int i = 0; i < 4; ++i) four[i] = value[i < kVectors ? i : kVectors - 1];
-    const uint8x16_t packed = pack_codes(four, low, high);
+    const uint8x16_t packed =
+        pack_codes(four, vld1q_dup_f32(low + which), vld1q_dup_f32(high + which));
     if (count == 16) {
       vst1q_u8(to, packed);
     } else if (count == 8) {
