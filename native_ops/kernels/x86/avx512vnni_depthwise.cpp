@@ -169,55 +169,73 @@ struct Walk {
   int (*column)(int slot, int stride);
 };
 
-void walk_items(void* context, int, int begin, int end) {
-  const Walk& walk = *static_cast<const Walk*>(context);
+// Rows first .. last - 1 of the outputs of one block.
+void walk_block(const Walk& walk, const BlockFinish& finish, int block, int first, int last) {
   const ConvCall& call = *walk.call;
   const ConvShape& shape = call.shape;
   const CodeImage& image = call.input;
-  const int width = shape.out_width(), height = shape.out_height();
-  const int tile_rows = (height + walk.rows - 1) / walk.rows;
+  const int width = shape.out_width(), stride = shape.stride;
+  const bool narrow = is_narrow(shape, block);
+  const int tile_width = narrow ? 2 * kOutputs : kOutputs;
+  const int last_column = shape.width + 2 * shape.pad - 1;  // of those that windows need
+  const uint8_t* const codes =
+      image.origin - shape.pad * (image.row + image.pixel) + block * kChannels;
   TileInput input;
   input.row_bytes = image.row;
-  const uint8_t* const corner = image.origin - shape.pad * (image.row + image.pixel);
-  const int last_column = shape.width + 2 * shape.pad - 1;  // of those that windows need
+  input.weights = static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape);
+
+  // Slots whose weights are 0, and outputs behind the row, may be any pixel: none from behind
+  // `limit`.
+  const auto place = [&](int x, int limit) {
+    for (int slot = 0; slot < walk.slots; ++slot) {
+      const int column = x * stride + walk.column(slot, stride);
+      const int far = column + kOutputs * stride;
+      input.slots[slot] = (column < limit ? column : limit) * image.pixel;
+      input.far[slot] = (far < limit ? far : limit) * image.pixel;
+    }
+  };
+  const auto walk_columns = [&](int begin, int end, size_t step) {
+    for (int y = first; y < last; y += walk.rows) {
+      const int together = last - y < walk.rows ? last - y : walk.rows;
+      const Tile tile = walk.tiles[together - 1][narrow];
+      input.rows = codes + y * stride * image.row;
+      for (int x = begin; x < end; x += tile_width, input.rows += step) {
+        tile(input, finish, y, x, width);
+      }
+    }
+  };
+
+  // Tiles that lie inside, all with the slots of the first; then the others.
+  const int reach = walk.column(walk.slots - 1, stride) + (narrow ? kOutputs * stride : 0);
+  int inside = 0;
+  while (inside < width && inside * stride + reach <= last_column) inside += tile_width;
+  place(0, reach);
+  walk_columns(0, inside, tile_width * stride * image.pixel);
+  for (int x = inside; x < width; x += tile_width) {
+    place(x, last_column);
+    walk_columns(x, x + 1, 0);
+  }
+}
+
+void walk_items(void* context, int, int begin, int end) {
+  const Walk& walk = *static_cast<const Walk*>(context);
+  const ConvCall& call = *walk.call;
+  const int height = call.shape.out_height();
+  const int tile_rows = (height + walk.rows - 1) / walk.rows;
   for (int item = begin; item < end; ++item) {
     const int block = item % walk.blocks;
     const int64_t band = item / walk.blocks;
     const int first = static_cast<int>(band * tile_rows / walk.bands) * walk.rows;
     const int until = static_cast<int>((band + 1) * tile_rows / walk.bands) * walk.rows;
     const int last = until < height ? until : height;
-    const BlockFinish finish(call.output, shape, block);
-    const bool narrow = is_narrow(shape, block);
-    const int tile_width = narrow ? 2 * kOutputs : kOutputs;
-    input.weights = static_cast<const uint8_t*>(call.prepared) + block * block_bytes(shape);
-    const uint8_t* const codes = corner + block * kChannels;
-    // Slots whose weights are 0, and outputs behind the row, may be any pixel: none outside.
-    const auto place = [&](int x, int last_column) {
-      for (int slot = 0; slot < walk.slots; ++slot) {
-        const int column = x * shape.stride + walk.column(slot, shape.stride);
-        const int far = column + kOutputs * shape.stride;
-        input.slots[slot] = (column < last_column ? column : last_column) * image.pixel;
-        input.far[slot] = (far < last_column ? far : last_column) * image.pixel;
-      }
-    };
-    const int reach = walk.column(walk.slots - 1, shape.stride) +
-                      (narrow ? kOutputs * shape.stride : 0);  // of a tile to the right
-    for (int y = first; y < last; y += walk.rows) {
-      const int together = last - y < walk.rows ? last - y : walk.rows;
-      const Tile tile = walk.tiles[together - 1][narrow];
-      const uint8_t* const row = codes + y * shape.stride * image.row;
-      input.rows = row;
-      place(0, reach);
-      int x = 0;
-      for (; x < width && x * shape.stride + reach <= last_column; x += tile_width) {
-        tile(input, finish, y, x, width);
-        input.rows += tile_width * shape.stride * image.pixel;
-      }
-      input.rows = row;
-      for (; x < width; x += tile_width) {
-        place(x, last_column);
-        tile(input, finish, y, x, width);
-      }
+    BlockFinish finish(call.output, call.shape, block);
+    if (finish.quick) {
+      walk_block(walk, finish, block, first, last);
+    } else {
+      const Finish any[kParts] = {finish.part(call.shape, 0), finish.part(call.shape, 1),
+                                  finish.part(call.shape, 2), finish.part(call.shape, 3)};
+      finish.any = any;
+      walk_block(walk, finish, block, first, last);
     }
   }
 }

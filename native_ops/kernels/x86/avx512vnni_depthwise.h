@@ -30,6 +30,19 @@ int channel_of(const ConvShape& shape, int block, int n) {
   return channel < shape.outputs ? channel : -1;
 }
 
+// Lane i of part v becomes lane v of part i: from the order of accumulators to that of channels, or
+// back.
+[[gnu::always_inline]] inline void transpose_lanes(__m512i (&parts)[kParts]) {
+  const __m512i a = _mm512_shuffle_i32x4(parts[0], parts[1], 0x44);
+  const __m512i b = _mm512_shuffle_i32x4(parts[2], parts[3], 0x44);
+  const __m512i c = _mm512_shuffle_i32x4(parts[0], parts[1], 0xee);
+  const __m512i d = _mm512_shuffle_i32x4(parts[2], parts[3], 0xee);
+  parts[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+  parts[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+  parts[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+  parts[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+}
+
 // What becomes of the accumulators of 64 bytes of one block.
 struct BlockFinish {
   const LayerOutput* output;
@@ -37,65 +50,56 @@ struct BlockFinish {
   bool narrow;
   // Codes straight from accumulators whose result stays within int32: no clamping before it.
   bool quick;
-  __m512 scale[kParts], bias[kParts];  // in the order of the parts
+  __m512i scale[kParts], bias[kParts];  // floats in the order of accumulators
   __m512i lowest, highest;
   __mmask64 mask;
-  Finish exact[kParts];
-
-  static int first_of(const ConvShape& shape, int block, bool narrow, int part) {
-    const int first = block * kChannels + (narrow ? part % 2 : part) * kOutputBlock;
-    return first < shape.outputs ? first : block * kChannels;
-  }
+  const Finish* any;  // for 16 channels each, unless quick
 
   BlockFinish(const LayerOutput& out, const ConvShape& shape, int block)
-      : output(&out),
-        first(block * kChannels),
-        narrow(is_narrow(shape, block)),
-        exact{Finish(out, shape, first_of(shape, block, narrow, 0)),
-              Finish(out, shape, first_of(shape, block, narrow, 1)),
-              Finish(out, shape, first_of(shape, block, narrow, 2)),
-              Finish(out, shape, first_of(shape, block, narrow, 3))} {
+      : output(&out), first(block * kChannels), narrow(is_narrow(shape, block)), any(nullptr) {
     const int left = shape.outputs - first;
     channels = left < kChannels ? left : kChannels;
     mask = channels == kChannels ? ~__mmask64{0} : (__mmask64{1} << channels) - 1;
     quick = out.direct;
     if (!quick) return;
-    alignas(64) float scales[kChannels], biases[kChannels];
-    const float most = 255.0f * 3.0f * shape.kernel_height * shape.kernel_width;
-    for (int n = 0; n < kChannels; ++n) {
-      const int channel = channel_of(shape, block, n);
-      const float s = channel < 0 ? 0.0f : out.scale[channel];
-      const float b = channel < 0 ? 0.0f : out.bias[channel];
-      scales[place_of(n)] = s;
-      biases[place_of(n)] = b;
-      // What is not a number converts to the least int32 and ends as the lowest code.
-      if ((s < 0 ? -s : s) * most + (b < 0 ? -b : b) >= 0x1p30f) quick = false;
-    }
+    const __m512 most = _mm512_set1_ps(255.0f * 3.0f * shape.kernel_height * shape.kernel_width);
     for (int part = 0; part < kParts; ++part) {
-      scale[part] = _mm512_load_ps(scales + part * 16);
-      bias[part] = _mm512_load_ps(biases + part * 16);
+      const int channel = channel_of_part(part);
+      const __mmask16 present = static_cast<__mmask16>(mask >> channel);
+      const __m512 s = _mm512_maskz_loadu_ps(present, out.scale + first + channel);
+      const __m512 b = _mm512_maskz_loadu_ps(present, out.bias + first + channel);
+      scale[part] = _mm512_castps_si512(s);
+      bias[part] = _mm512_castps_si512(b);
+      const __m512 bound = _mm512_add_ps(_mm512_mul_ps(_mm512_abs_ps(s), most), _mm512_abs_ps(b));
+      // What is not a number converts to the least int32 and ends as the lowest code.
+      if (_mm512_cmp_ps_mask(bound, _mm512_set1_ps(0x1p30f), _CMP_GE_OQ) != 0) quick = false;
     }
+    transpose_lanes(scale);
+    transpose_lanes(bias);
     lowest = _mm512_set1_epi8(static_cast<char>(out.codes[0].lowest));
     highest = _mm512_set1_epi8(static_cast<char>(out.codes[0].highest));
   }
 
-  // Any other output: lanes of four vectors transposed, 16 channels after 16 channels.
+  // The first channel of the block that a part has, in the order of channels.
+  int channel_of_part(int part) const { return (narrow ? part % 2 : part) * kOutputBlock; }
+
+  // Of 16 channels from 16 * i on, or where there are none, of others that nobody asks for.
+  Finish part(const ConvShape& shape, int i) const {
+    return Finish(*output, shape, first + (i * kOutputBlock < channels ? i * kOutputBlock : 0));
+  }
+
+  // Any other output, 16 channels after 16 channels.
   [[gnu::noinline]] void slowly(const __m512i* acc, int y, int x, int width) const {
-    const __m512i a = _mm512_shuffle_i32x4(acc[0], acc[1], 0x44);
-    const __m512i b = _mm512_shuffle_i32x4(acc[2], acc[3], 0x44);
-    const __m512i c = _mm512_shuffle_i32x4(acc[0], acc[1], 0xee);
-    const __m512i d = _mm512_shuffle_i32x4(acc[2], acc[3], 0xee);
-    const __m512i rows[kParts] = {
-        _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
-        _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd)};
+    __m512i parts[kParts] = {acc[0], acc[1], acc[2], acc[3]};
+    transpose_lanes(parts);
     for (int part = 0; part < kParts; ++part) {
-      const int channel = (narrow ? part % 2 : part) * kOutputBlock;
+      const int channel = channel_of_part(part);
       const int column = narrow ? x + part / 2 * kOutputs : x;
       if (channel >= channels || column >= width) continue;
       if (output->direct) {
-        exact[part].operator()<true>(rows[part], y, column);
+        any[channel / kOutputBlock].operator()<true>(parts[part], y, column);
       } else {
-        exact[part].operator()<false>(rows[part], y, column);
+        any[channel / kOutputBlock].operator()<false>(parts[part], y, column);
       }
     }
   }
@@ -120,7 +124,7 @@ struct BlockFinish {
     __m512i rounded[Rows][kOutputs][kParts];
 #pragma GCC unroll 4
     for (int v = 0; v < kParts; ++v) {
-      const __m512 s = scale[v], b = bias[v];
+      const __m512 s = _mm512_castsi512_ps(scale[v]), b = _mm512_castsi512_ps(bias[v]);
 #pragma GCC unroll 4
       for (int i = 0; i < Rows * kOutputs; ++i) {
         const __m512 value = _mm512_cvtepi32_ps(acc[i / kOutputs][i % kOutputs][v]);
