@@ -56,11 +56,12 @@ template <bool kDirect, int P>
       }
     }
   }
-  for (int p = 0; p < P; ++p) {
-    finish.operator()<kDirect>(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum[p])),
-                               _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum[p], 1)), y,
-                               x + p);
-  }
+  const auto result = [&](int p) __attribute__((always_inline)) {
+    return Accumulators{_mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum[p])),
+                        _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum[p], 1)), y, x + p};
+  };
+  for (int p = 0; p + 2 <= P; p += 2) finish.operator()<kDirect>(result(p), result(p + 1));
+  if constexpr (P % 2 != 0) finish.operator()<kDirect>(result(P - 1));
 }
 
 template <bool kDirect>

@@ -208,10 +208,16 @@ template <bool kDirect>
                                                  const __m256i (&high)[4], const ConvShape& shape,
                                                  int y, int x) {
   const bool right = x + 1 < shape.out_width(), below = y + 1 < shape.out_height();
-  finish.operator()<kDirect>(low[0], high[0], y, x);
-  if (right) finish.operator()<kDirect>(low[1], high[1], y, x + 1);
-  if (below) finish.operator()<kDirect>(low[2], high[2], y + 1, x);
-  if (right && below) finish.operator()<kDirect>(low[3], high[3], y + 1, x + 1);
+  const auto pixel = [&](int i) __attribute__((always_inline)) {
+    return Accumulators{low[i], high[i], y + i / 2, x + i % 2};
+  };
+  if (right) {
+    finish.operator()<kDirect>(pixel(0), pixel(1));
+    if (below) finish.operator()<kDirect>(pixel(2), pixel(3));
+  } else {
+    finish.operator()<kDirect>(pixel(0));
+    if (below) finish.operator()<kDirect>(pixel(2));
+  }
 }
 
 }  // namespace

@@ -95,10 +95,13 @@ void multiply_group4(const ConvCall& call, const WinogradPlan& plan, const uint8
     transform_tile(m + 1, T * kVectors, high);
     const int rows = height - y < kOut4 ? height - y : kOut4;
     const int columns = width - x < kOut4 ? width - x : kOut4;
+    const auto pixel = [&](int r, int c) __attribute__((always_inline)) {
+      return Accumulators{low[r * kOut4 + c], high[r * kOut4 + c], y + r, x + c};
+    };
     for (int r = 0; r < rows; ++r) {
-      for (int c = 0; c < columns; ++c) {
-        finish.operator()<kDirect>(low[r * kOut4 + c], high[r * kOut4 + c], y + r, x + c);
-      }
+      int c = 0;
+      for (; c + 2 <= columns; c += 2) finish.operator()<kDirect>(pixel(r, c), pixel(r, c + 1));
+      if (c < columns) finish.operator()<kDirect>(pixel(r, c));
     }
     x += kOut4;
     if (x >= width) {

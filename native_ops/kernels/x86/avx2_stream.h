@@ -60,7 +60,9 @@ void stream_rows(void* context, int, int begin, int end) {
           const size_t position = (static_cast<size_t>(y) * walk.width + x) * call.kept + c;
           store_values(call.stream + position, value, kept);
         }
-        for (int i = 0; i < call.code_outputs; ++i) codes[i].store_scaled(value, y, x, c, kept);
+        for (int i = 0; i < call.code_outputs; ++i) {
+          codes[i].store(codes[i].scaled(value), y, x, c, kept);
+        }
       }
     }
   }

@@ -193,13 +193,21 @@ void run_tiles(const Pixels& pixels, int begin, int end, const uint8_t* weights,
     alignas(32) int32_t accumulators[kTilePixels * kOutputBlock];
     kTiles<Operand>[count - 1](from, pixels.window, weights, most, accumulators);
     const __m256i* result = reinterpret_cast<const __m256i*>(accumulators);
-    for (int p = 0; p < count; ++p, result += kVectors) {
-      finish.operator()<kDirect>(result[0], result[1], to_y, to_x);
+    const auto next = [&]() __attribute__((always_inline)) {
+      const Accumulators acc{result[0], result[1], to_y, to_x};
+      result += kVectors;
       if (++to_x == pixels.width) {
         to_x = 0;
         ++to_y;
       }
+      return acc;
+    };
+    int p = 0;
+    for (; p + 2 <= count; p += 2) {
+      const Accumulators acc0 = next(), acc1 = next();
+      finish.operator()<kDirect>(acc0, acc1);
     }
+    if (p < count) finish.operator()<kDirect>(next());
     begin += count;
   }
 }
