@@ -224,15 +224,32 @@ bool supports(const ConvShape& shape, int highest) {
 }
 
 size_t prepared_bytes(const ConvShape& shape) { return F4x4(shape, 1).prepared_bytes(); }
+size_t no_prepared_bytes(const ConvShape&) { return 0; }
 
+void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+  prepare_units(F4x4(shape, 1), shape, payload, prepared);
+}
+void prepare_nothing(const ConvShape&, const uint8_t*, void*) {}
+
+template <bool kUnpacking>
 size_t scratch_bytes(const ConvShape& shape, int threads) {
-  return F4x4(shape, threads).scratch_bytes(threads);
+  return F4x4(shape, threads).scratch_bytes(threads, kUnpacking);
 }
 
 }  // namespace
 
-const ConvKernel avx512vnni::kF4x4{
-    "u8s2_conv3x3s1_f4x4_7x32__avx512vnni", supports, prepared_bytes, prepare, scratch_bytes, run};
+const ConvKernel avx512vnni::kF4x4{"u8s2_conv3x3s1_f4x4_7x32__avx512vnni",
+                                   supports,
+                                   prepared_bytes,
+                                   prepare,
+                                   scratch_bytes<false>,
+                                   run};
+const ConvKernel avx512vnni::kF4x4Unpacking{"u8s2_conv3x3s1_f4x4_unpacking_7x32__avx512vnni",
+                                            supports,
+                                            no_prepared_bytes,
+                                            prepare_nothing,
+                                            scratch_bytes<true>,
+                                            run};
 
 }  // namespace mbq
 

@@ -39,7 +39,11 @@ struct Cut {
   }
   int unit_blocks(int unit) const { return blocks - 2 * unit >= 2 ? 2 : 1; }
   size_t prepared_bytes() const { return blocks * block_bytes; }
-  size_t scratch_bytes(int threads) const { return strip_bytes * (by_output ? 1 : threads); }
+  // V, then for each thread the transformed weights of a unit where they are not prepared.
+  size_t v_bytes(int threads) const { return strip_bytes * (by_output ? 1 : threads); }
+  size_t scratch_bytes(int threads, bool unpacking) const {
+    return v_bytes(threads) + (unpacking ? threads * 2 * block_bytes : 0);
+  }
 };
 
 struct Strip {
@@ -59,6 +63,7 @@ struct Strip {
 };
 
 // A Layer derives from Cut and has
+//   void make_u(shape, payload, unit, u) const: the transformed weights of a unit;
 //   void transform(call, first, tiles, v) const: V of `tiles` tiles from tile `first` on;
 //   static void group<kDirect, B, T>(call, layer, v, u, first, finish): T tiles, of which `first`
 //   is
@@ -81,7 +86,7 @@ template <typename Layer>
 struct Walk {
   const ConvCall& call;
   const Layer& layer;
-  int strip;
+  int threads, strip;
 
   uint8_t* scratch() const { return static_cast<uint8_t*>(call.scratch); }
 
@@ -93,9 +98,20 @@ struct Walk {
     }
   }
 
-  void multiply(const Strip& of, int unit, const uint8_t* v) const {
+  // Transformed weights of a unit: prepared, or made here from packed ones. They are read from L2
+  // then, where prepared weights of a large network come from further away.
+  const uint8_t* u_of(int thread, int unit) const {
+    if (call.prepared != nullptr) {
+      return static_cast<const uint8_t*>(call.prepared) + 2 * unit * layer.block_bytes;
+    }
+    uint8_t* const made = scratch() + layer.v_bytes(threads) + 2 * thread * layer.block_bytes;
+    layer.make_u(call.shape, call.payload, unit, made);
+    return made;
+  }
+
+  void multiply(const Strip& of, int thread, int unit, const uint8_t* v) const {
     const int block = unit * 2, blocks = layer.unit_blocks(unit);
-    const uint8_t* const u = static_cast<const uint8_t*>(call.prepared) + block * layer.block_bytes;
+    const uint8_t* const u = u_of(thread, unit);
     const MultiplyGroup<Layer>* const groups = kUnits<Layer>[call.output.direct][blocks - 1];
     const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
                               Finish(call.output, call.shape, (block + blocks - 1) * kOutputBlock)};
@@ -112,7 +128,7 @@ struct Walk {
       const Strip strip(walk.layer, index);
       walk.transform(strip, 0, strip.groups, v);
       for (int unit = 0; unit < walk.layer.units; ++unit) {
-        walk.multiply(strip, unit, v);
+        walk.multiply(strip, thread, unit, v);
       }
     }
   }
@@ -120,18 +136,27 @@ struct Walk {
     const Walk& walk = *static_cast<const Walk*>(context);
     walk.transform(Strip(walk.layer, walk.strip), begin, end, walk.scratch());
   }
-  static void units(void* context, int, int begin, int end) {
+  static void units(void* context, int thread, int begin, int end) {
     const Walk& walk = *static_cast<const Walk*>(context);
     const Strip strip(walk.layer, walk.strip);
     for (int unit = begin; unit < end; ++unit) {
-      walk.multiply(strip, unit, walk.scratch());
+      walk.multiply(strip, thread, unit, walk.scratch());
     }
   }
 };
 
 template <typename Layer>
+void prepare_units(const Layer& layer, const ConvShape& shape, const uint8_t* payload,
+                   void* prepared) {
+  for (int unit = 0; unit < layer.units; ++unit) {
+    layer.make_u(shape, payload, unit,
+                 static_cast<uint8_t*>(prepared) + 2 * unit * layer.block_bytes);
+  }
+}
+
+template <typename Layer>
 void run_strips(const Layer& layer, const ConvCall& call, const Parallel& parallel) {
-  Walk<Layer> walk{call, layer, 0};
+  Walk<Layer> walk{call, layer, parallel.threads, 0};
   if (!layer.by_output) {
     parallel.run(parallel.self, layer.strips, Walk<Layer>::strips, &walk);
     return;

@@ -20,6 +20,7 @@ struct F4x4 : Cut {
         pairs(ceil_div(shape.inputs, 2)),
         prefetch(static_cast<size_t>(tiles) * blocks * kOut * kOut * kVector > kStripBytes / 4) {}
 
+  void make_u(const ConvShape& shape, const uint8_t* payload, int index, uint8_t* to) const;
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
   template <bool kDirect, int B, int T>
   static void group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
@@ -60,15 +61,14 @@ struct Unit {
   }
 };
 
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  const F4x4 layer(shape, 1);
+void F4x4::make_u(const ConvShape& shape, const uint8_t* payload, int index, uint8_t* to) const {
   const int groups = ceil_div(shape.inputs, kCodesPerByte);
-  for (int block = 0; block < layer.blocks; ++block) {
-    const Unit unit(layer.unit_blocks(block / 2));
-    const size_t row_bytes = kIn * layer.pairs * unit.blocks * kVector;
-    uint8_t* const to = static_cast<uint8_t*>(prepared) + block / 2 * 2 * layer.block_bytes;
-    const uint8_t* const codes = payload + static_cast<size_t>(block) * 9 * groups * kOutputBlock;
-    for (int pair = 0; pair < layer.pairs; ++pair) {
+  const Unit unit(unit_blocks(index));
+  const size_t row_bytes = kIn * pairs * unit.blocks * kVector;
+  for (int block = 0; block < unit.blocks; ++block) {
+    const uint8_t* const codes =
+        payload + static_cast<size_t>(2 * index + block) * 9 * groups * kOutputBlock;
+    for (int pair = 0; pair < pairs; ++pair) {
       const __m128i shift = _mm_cvtsi32_si128(pair % 2 * 4);
       const __m512i mask = _mm512_set1_epi32(2 * pair + 1 < shape.inputs ? -1 : 0xffff);
       __m512i weight[9];
@@ -89,7 +89,7 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
       for (int i = 0; i < kIn; ++i) {
         const Words6 taps = transform_weights(down[0].at[i], down[1].at[i], down[2].at[i]);
         for (int j = 0; j < kIn; ++j) {
-          const size_t vector = unit.vector(layer.pairs, pair, kPlace[j], block % 2);
+          const size_t vector = unit.vector(pairs, pair, kPlace[j], block);
           _mm512_store_si512(to + i * row_bytes + vector * kVector, taps.at[j]);
         }
       }

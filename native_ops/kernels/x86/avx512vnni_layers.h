@@ -12,6 +12,7 @@ extern const ConvKernel kDirectUnpacking;  // weights widened whenever they are 
 
 // Winograd for 3x3 at stride 1 and codes of up to 8 bits; see avx512vnni_f4x4.cpp.
 extern const ConvKernel kF4x4;
+extern const ConvKernel kF4x4Unpacking;  // transforms 2-bit weights whenever they are read
 
 // Even and odd inputs apart, for 3x3 at stride 2 and codes of up to 6 bits; see avx512vnni_s2.cpp.
 extern const ConvKernel kStride2;

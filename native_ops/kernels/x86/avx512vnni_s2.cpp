@@ -42,6 +42,7 @@ struct Stride2 : Cut {
         chunks(ceil_div(shape.inputs, kChunk)),
         quads(ceil_div(shape.inputs, kCodesPerByte)) {}
 
+  void make_u(const ConvShape& shape, const uint8_t* payload, int unit, uint8_t* to) const;
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
   template <bool kDirect, int B, int T>
   static void group(const ConvCall& call, const Stride2& layer, const uint8_t* v, const uint8_t* u,
@@ -50,20 +51,18 @@ struct Stride2 : Cut {
 
 // U: for each unit and each of its 4 x 4 taps, for each 4 inputs, a vector of the weights of 16
 // outputs for each block.
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  const Stride2 layer(shape, 1);
-  for (int block = 0; block < layer.blocks; ++block) {
-    const int together = layer.unit_blocks(block / 2);
+void Stride2::make_u(const ConvShape& shape, const uint8_t* payload, int unit, uint8_t* to) const {
+  const int together = unit_blocks(unit);
+  for (int block = 0; block < together; ++block) {
     const uint8_t* const codes =
-        payload + static_cast<size_t>(block) * 9 * layer.quads * kOutputBlock;
-    uint8_t* const to = static_cast<uint8_t*>(prepared) + block / 2 * 2 * layer.block_bytes;
-    for (int quad = 0; quad < layer.quads; ++quad) {
+        payload + static_cast<size_t>(2 * unit + block) * 9 * quads * kOutputBlock;
+    for (int quad = 0; quad < quads; ++quad) {
       const int left = shape.inputs - quad * kCodesPerByte;
       const __m512i mask = _mm512_set1_epi32(
           static_cast<int32_t>(left >= kCodesPerByte ? 0xffffffffu : (1u << 8 * left) - 1));
       __m512i weight[3][3];
       for (int tap = 0; tap < 9; ++tap) {
-        const uint8_t* const bytes = codes + (tap * layer.quads + quad) * kOutputBlock;
+        const uint8_t* const bytes = codes + (tap * quads + quad) * kOutputBlock;
         const __m512i byte =
             _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
         // Shifting by 6, 12 and 18 brings the four codes of a byte to bits 0, 8, 16 and 24.
@@ -87,7 +86,7 @@ void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
         expand(down[0][i], down[1][i], down[2][i], taps);
         for (int j = 0; j < kWeights; ++j) {
           const size_t vector =
-              (static_cast<size_t>(i * kWeights + j) * layer.quads + quad) * together + block % 2;
+              (static_cast<size_t>(i * kWeights + j) * quads + quad) * together + block;
           _mm512_store_si512(to + vector * kVector, taps[j]);
         }
       }
@@ -240,8 +239,12 @@ bool supports(const ConvShape& shape, int highest) {
 
 size_t prepared_bytes(const ConvShape& shape) { return Stride2(shape, 1).prepared_bytes(); }
 
+void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+  prepare_units(Stride2(shape, 1), shape, payload, prepared);
+}
+
 size_t scratch_bytes(const ConvShape& shape, int threads) {
-  return Stride2(shape, threads).scratch_bytes(threads);
+  return Stride2(shape, threads).scratch_bytes(threads, false);
 }
 
 void run(const ConvCall& call, const Parallel& parallel) {
