@@ -34,9 +34,9 @@ constexpr int row_bytes(const ConvShape& shape) {
   return round_up(window_bits(shape), kChunkBytes);
 }
 constexpr size_t plane_bytes(const ConvShape& shape) {
-  return static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad) *
-             pixel_bits(shape) +
-         kPlaneSlack;
+  const size_t pixels =
+      static_cast<size_t>(shape.height + 2 * shape.pad) * (shape.width + 2 * shape.pad);
+  return (pixels * pixel_bits(shape) + kPlaneSlack + 63) / 64 * 64;  // keeps the alignment
 }
 
 template <int kBits>
