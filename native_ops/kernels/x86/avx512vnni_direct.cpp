@@ -71,9 +71,7 @@ template <int Blocks>
 void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
   const ConvCall& call = *walk.call;
   const int first = block * kOutputBlock;
-  // The most that a sum can be.
-  const float most = 255.0f * 3.0f * kCodesPerByte * static_cast<float>(walk.window.all_steps());
-  if (PackedFinish<Blocks>::suffices(call.output, call.shape, first, most)) {
+  if (PackedFinish<Blocks>::suffices(call.output, call.shape, first)) {
     const CodeImage& image = call.output.codes[0].image;
     for_tiles<CodesByBytes, Blocks>(
         run, walk.window, weights, PackedFinish<Blocks>(call.output, first),

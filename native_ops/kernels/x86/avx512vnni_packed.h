@@ -10,17 +10,6 @@
 namespace mbq {
 namespace {
 
-// Four vectors of int32, limited to bytes. Packing saturates, which keeps the order of values: the
-// limits may follow as bytes. Its lanes hold four results of each of the vectors, until they are
-// put in order.
-[[gnu::always_inline]] inline __m512i pack(__m512i a, __m512i b, __m512i c, __m512i d,
-                                           __m512i lowest, __m512i highest) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-  const __m512i ordered = _mm512_permutexvar_epi32(order, bytes);
-  return _mm512_min_epu8(_mm512_max_epu8(ordered, lowest), highest);
-}
-
 [[gnu::always_inline]] inline void store_half(uint8_t* to, __m512i codes, int half) {
   const __m256i bytes =
       half == 0 ? _mm512_castsi512_si256(codes) : _mm512_extracti64x4_epi64(codes, 1);
@@ -50,33 +39,26 @@ struct PackedFinish {
   static constexpr bool kNeedsPlaces = true;
   static constexpr int kPixels = 4 / Blocks, kOutputs = Blocks * kOutputBlock;
 
-  // Whether all outputs are there, and all results stay within int32, so that nothing need be
-  // clamped before it: what is not a number converts to the least int32, and ends as the lowest
-  // code. most: of the accumulators' magnitudes.
-  static bool suffices(const LayerOutput& output, const ConvShape& shape, int first, float most) {
-    if (!output.direct || shape.outputs - first < kOutputs) return false;
-    for (int o = first; o < first + kOutputs; ++o) {
-      const float scale = output.scale[o], bias = output.bias[o];
-      const float bound = (scale < 0 ? -scale : scale) * most + (bias < 0 ? -bias : bias);
-      if (bound >= 0x1p30f) return false;
-    }
-    return true;
+  // Where all outputs are there.
+  static bool suffices(const LayerOutput& output, const ConvShape& shape, int first) {
+    return output.direct && shape.outputs - first >= kOutputs;
   }
 
   __m512 scale[Blocks], bias[Blocks];
-  __m512i lowest, highest;
+  __m512i low_bytes;
+  __m512 high;
 
   PackedFinish(const LayerOutput& output, int first)
-      : lowest(_mm512_set1_epi8(static_cast<char>(output.codes[0].lowest))),
-        highest(_mm512_set1_epi8(static_cast<char>(output.codes[0].highest))) {
+      : low_bytes(_mm512_set1_epi8(static_cast<char>(output.codes[0].lowest))),
+        high(_mm512_set1_ps(static_cast<float>(output.codes[0].highest))) {
     for (int b = 0; b < Blocks; ++b) {
       scale[b] = _mm512_loadu_ps(output.scale + first + b * kOutputBlock);
       bias[b] = _mm512_loadu_ps(output.bias + first + b * kOutputBlock);
     }
   }
 
-  [[gnu::always_inline]] static __m512i round(__m512i acc, __m512 scale, __m512 bias) {
-    return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias));
+  [[gnu::always_inline]] static __m512 affine(__m512i acc, __m512 scale, __m512 bias) {
+    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
   }
 
   // The codes of pixel p go to to[p].
@@ -85,13 +67,14 @@ struct PackedFinish {
                                          uint8_t* const* to) const {
     const __m512 scale0 = scale[0], scale1 = scale[Blocks - 1];
     const __m512 bias0 = bias[0], bias1 = bias[Blocks - 1];
-    const __m512i low = lowest, high = highest;
+    const __m512i lowest = low_bytes;
+    const __m512 highest = high;
 #pragma GCC unroll 7
     for (int p = 0; p < Pixels; p += kPixels) {
-      const __m512i codes = pack(round(acc[p][0], scale0, bias0),
-                                 round(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1),
-                                 round(acc[p + 2 / Blocks][0], scale0, bias0),
-                                 round(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1), low, high);
+      const __m512i codes = codes_of(
+          affine(acc[p][0], scale0, bias0), affine(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1),
+          affine(acc[p + 2 / Blocks][0], scale0, bias0),
+          affine(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1), lowest, highest);
 #pragma GCC unroll 4
       for (int i = 0; i < kPixels; ++i) store_share<Blocks>(to[p + i], codes, i);
     }
@@ -128,14 +111,9 @@ struct GroupFinish {
     return position + static_cast<size_t>(v / Blocks) * outputs + v % Blocks * kOutputBlock;
   }
 
-  // As quantising in the definition, but for the limits, which packing leaves for later. After min,
-  // which keeps what is not a number, a value converts to an int32 of the same order or to the
-  // least one, and so does what is not a number.
-  [[gnu::always_inline]] static __m512i round(__m512 value, const CodeOutput& codes) {
-    const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, _mm512_set1_ps(codes.scale)),
-                                        _mm512_set1_ps(codes.offset));
-    const __m512 high = _mm512_set1_ps(static_cast<float>(codes.highest));
-    return _mm512_cvtps_epi32(_mm512_min_ps(high, scaled));
+  [[gnu::always_inline]] static __m512 recode(__m512 value, const CodeOutput& codes) {
+    return _mm512_add_ps(_mm512_mul_ps(value, _mm512_set1_ps(codes.scale)),
+                         _mm512_set1_ps(codes.offset));
   }
 
   // Up to kPixels pixels, all of them unless it is the last group.
@@ -170,9 +148,9 @@ struct GroupFinish {
     for (int i = 0; i < output.code_outputs; ++i) {
       const CodeOutput& to = output.codes[i];
       const __m512i codes =
-          pack(round(value[0], to), round(value[1], to), round(value[2], to), round(value[3], to),
-               _mm512_set1_epi8(static_cast<char>(to.lowest)),
-               _mm512_set1_epi8(static_cast<char>(to.highest)));
+          codes_of(recode(value[0], to), recode(value[1], to), recode(value[2], to),
+                   recode(value[3], to), _mm512_set1_epi8(static_cast<char>(to.lowest)),
+                   _mm512_set1_ps(static_cast<float>(to.highest)));
       uint8_t* place = to.image.origin + y * to.image.row + x * to.image.pixel + first;
       int column = x;
 #pragma GCC unroll 4

@@ -34,31 +34,23 @@ struct Inside {
   }
 };
 
-// The quantisation of one output. After min, which keeps what is not a number, every value but that
-// converts to an int32 of the same order or to the least one, and packing saturates: the lower
-// limit may follow as bytes.
+// The quantisation of one output.
 struct Quantizer {
-  __m512 scale, offset, high;
-  __m512i lowest;
+  __m512 scale, offset, low, high;
+  __m512i low_bytes;
 
   explicit Quantizer(const CodeOutput& output)
       : scale(_mm512_set1_ps(output.scale)),
         offset(_mm512_set1_ps(output.offset)),
+        low(_mm512_set1_ps(static_cast<float>(output.lowest))),
         high(_mm512_set1_ps(static_cast<float>(output.highest))),
-        lowest(_mm512_set1_epi8(static_cast<char>(output.lowest))) {}
+        low_bytes(_mm512_set1_epi8(static_cast<char>(output.lowest))) {}
 
-  __m512i round(__m512 value) const {
-    const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, scale), offset);
-    return _mm512_cvtps_epi32(_mm512_min_ps(high, scaled));
-  }
-
+  __m512 recode(__m512 value) const { return _mm512_add_ps(_mm512_mul_ps(value, scale), offset); }
+  __m128i codes(__m512 value) const { return codes_of(recode(value), low, high); }
   __m512i codes(const __m512 (&values)[kParts]) const {
-    const __m512i low = _mm512_packs_epi32(round(values[0]), round(values[1]));
-    const __m512i high_half = _mm512_packs_epi32(round(values[2]), round(values[3]));
-    // Lane i has codes 4 i .. 4 i + 3 of every part.
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i packed = _mm512_packus_epi16(low, high_half);
-    return _mm512_max_epu8(_mm512_permutexvar_epi32(order, packed), lowest);
+    return codes_of(recode(values[0]), recode(values[1]), recode(values[2]), recode(values[3]),
+                    low_bytes, high);
   }
 };
 
@@ -128,11 +120,8 @@ struct StreamWalk {
           if (stream != nullptr) _mm512_mask_storeu_ps(stream + c, mask, values[0]);
           for (int i = 0; i < call.code_outputs; ++i) {
             const CodeImage& image = call.codes[i].image;
-            const __m128i codes =
-                _mm_max_epu8(_mm512_cvtepi32_epi8(_mm512_max_epi32(quantizers[i].round(values[0]),
-                                                                   _mm512_setzero_si512())),
-                             _mm512_castsi512_si128(quantizers[i].lowest));
-            _mm_mask_storeu_epi8(image.origin + y * image.row + x * image.pixel + c, mask, codes);
+            _mm_mask_storeu_epi8(image.origin + y * image.row + x * image.pixel + c, mask,
+                                 quantizers[i].codes(values[0]));
           }
         }
       }
