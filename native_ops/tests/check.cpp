@@ -86,11 +86,11 @@ mbq::Parallel parallel(Threads threads) {
 }
 
 Record::Entry& Record::entry(const char* table, const char* kernel) {
-  for (Entry* known : entries_) {
-    if (known->table == table && known->kernel == kernel) return *known;
+  for (Entry& known : entries_) {
+    if (known.table == table && known.kernel == kernel) return known;
   }
-  entries_.push_back(new Entry{table, kernel});
-  return *entries_.back();
+  entries_.push_back({table, kernel});
+  return entries_.back();
 }
 
 void Record::begin(const Entry& entry, const std::string& description) const {
@@ -117,13 +117,13 @@ void Record::add(Entry& entry, const std::string& description, const std::string
 
 bool Record::finish() const {
   bool right = true;
-  for (const Entry* entry : entries_) {
+  for (const Entry& entry : entries_) {
     const char* verdict = "ok";
-    if (entry->failures > 0) verdict = "WRONG";
-    if (entry->cases == 0) verdict = "NEVER RAN";
-    right = right && entry->failures == 0 && entry->cases > 0;
-    std::printf("%-12s %-48s %7ld cases  %s\n", entry->table.c_str(), entry->kernel.c_str(),
-                entry->cases, verdict);
+    if (entry.failures > 0) verdict = "WRONG";
+    if (entry.cases == 0) verdict = "NEVER RAN";
+    right = right && entry.failures == 0 && entry.cases > 0;
+    std::printf("%-12s %-48s %7ld cases  %s\n", entry.table.c_str(), entry.kernel.c_str(),
+                entry.cases, verdict);
   }
   if (entries_.empty()) {
     std::printf("no kernel of that name\n");
@@ -142,5 +142,5 @@ std::string describe(const mbq::ConvShape& shape) {
 
 }  // namespace check
 
-// Sanitizers call it before they end the process.
+// AddressSanitizer calls it before it ends the process.
 extern "C" void __asan_on_error() { check::say_what_ran(); }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <new>
 #include <string>
 #include <thread>
@@ -225,7 +226,7 @@ class Record {
 
  private:
   const Options& options_;
-  std::vector<Entry*> entries_;  // never freed
+  std::deque<Entry> entries_;  // which do not move when more come
 };
 
 std::string describe(const mbq::ConvShape& shape);
