@@ -44,7 +44,7 @@ void clear_border(const CodeImage& image, int height, int width, int channels) {
 
 // The fastest kernels that were measured in this process.
 struct Choices {
-  using Key = std::tuple<const LayerKernels*, std::vector<int>, uint32_t, int>;
+  using Key = std::tuple<const LayerKernels*, std::vector<int>, uint32_t, uint32_t, int>;
   std::mutex mutex;
   std::map<Key, const ConvKernel*> fastest;
 };
@@ -57,6 +57,20 @@ Choices& choices() {
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
 // do.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
+// Prepared weights of a level that are more than this do not stay in a cache from frame to frame.
+constexpr size_t kCachedBytes = size_t{16} << 20;
+
+// Takes bytes out of all caches.
+void flush(const AlignedMemory& memory) {
+  constexpr size_t kLine = 64;
+  for (size_t i = 0; i < memory.size(); i += kLine) {
+#if defined(__x86_64__)
+    __builtin_ia32_clflush(memory.data() + i);
+#elif defined(__aarch64__)
+    asm volatile("dc civac, %0" : : "r"(memory.data() + i) : "memory");
+#endif
+  }
+}
 
 const char* kind_name(LayerKind kind) {
   switch (kind) {
@@ -222,7 +236,7 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
   const auto* list =
       layer.kind == LayerKind::kConv ? context.kernels->conv : context.kernels->depthwise;
   std::vector<const ConvKernel*> candidates;
-  uint32_t supporting = 0;
+  uint32_t supporting = 0, large = 0;
   for (int i = 0; list[i] != nullptr; ++i) {
     if (!list[i]->supports(shape, layer.highest)) continue;
     if (context.low_memory && list[i]->prepared_bytes(shape) > constants_[layer.weight].size) {
@@ -230,6 +244,7 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
     }
     candidates.push_back(list[i]);
     supporting |= 1u << i;
+    if (total_prepared(*list[i]) > kCachedBytes) large |= 1u << i;
   }
   if (candidates.empty()) throw std::runtime_error("no kernel runs a layer of the level");
   const ConvKernel* fastest = candidates.front();
@@ -239,6 +254,7 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
         {static_cast<int>(layer.kind), shape.height, shape.width, shape.inputs, shape.outputs,
          shape.kernel_height, shape.kernel_width, shape.stride, shape.pad, layer.direct()},
         supporting,
+        large,
         context.parallel->threads};
     Choices& known = choices();
     const std::lock_guard lock(known.mutex);
@@ -254,6 +270,17 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
   step.conv = fastest;
   step.weights = weights_for(layer, *fastest);
   step.scratch = fastest->scratch_bytes(shape, context.parallel->threads);
+}
+
+// Bytes if every layer of the level that a kernel supports used it.
+size_t Engine::total_prepared(const ConvKernel& kernel) const {
+  size_t bytes = 0;
+  for (const PlanLayer& layer : plan_.layers) {
+    if (layer.kind != LayerKind::kConv && layer.kind != LayerKind::kDepthwise) continue;
+    const ConvShape shape = plan_.shape(layer);
+    if (kernel.supports(shape, layer.highest)) bytes += kernel.prepared_bytes(shape);
+  }
+  return bytes;
 }
 
 // Candidates take turns, so that another program that slows the machine slows them all, and each
@@ -272,12 +299,17 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, size_t index,
     scratch = std::max(scratch, candidate->scratch_bytes(shape, context.parallel->threads));
   }
   const Workspace workspace(scratch_offset_ + align(scratch));
+  std::vector<bool> uncached;
+  for (const ConvKernel* candidate : candidates) {
+    uncached.push_back(total_prepared(*candidate) > kCachedBytes);
+  }
   const AlignedMemory other(kEvictedBytes);
   std::vector<double> least(candidates.size(), INFINITY);
   const auto begin = Clock::now();
   for (int round = 0; round < kRounds && (round < 2 || since(begin) < kEnough); ++round) {
     for (size_t i = 0; i < candidates.size(); ++i) {
       std::memset(other.data(), round, other.size());
+      if (uncached[i] && steps[i].weights != nullptr) flush(*steps[i].weights);
       const auto start = Clock::now();
       run_layer(context, layer, steps[i], workspace.data(), nullptr, nullptr);
       least[i] = std::min(least[i], since(start));

@@ -65,6 +65,7 @@ class Engine {
   void prepare_conv(const RunContext& context, size_t index);
   void prepare_stem(const RunContext& context, size_t index);
   void check_weights(const PlanLayer& layer) const;
+  size_t total_prepared(const ConvKernel& kernel) const;
   const ConvKernel* fastest_of(const RunContext& context, size_t index,
                                const std::vector<const ConvKernel*>& candidates) const;
   PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;
