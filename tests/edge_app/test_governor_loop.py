@@ -72,7 +72,9 @@ def test_loop_decides_before_start_returns_and_goes_on_until_it_is_stopped() -> 
     count, threads = len(decisions), [thread.name for thread in threading.enumerate()]
     assert "governor" not in threads
     times = [decision.time for decision in decisions]
-    assert all(b - a >= 0.5 for a, b in pairwise(times))
+    # A machine that is late with one decision may be on time with the next.
+    assert all(a < b for a, b in pairwise(times))
+    assert (times[-1] - times[0]) / (count - 1) >= 0.5
     time.sleep(0.02)
     assert len(decisions) == count
 
