@@ -133,19 +133,31 @@ def pinned(cpus: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def measure(
-    sides: dict[str, Callable[[], object]], rounds: int
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Nanoseconds of one call of each side in each round, after some rounds that do not count."""
-    times = {name: np.empty(rounds, dtype=np.int64) for name in sides}
+@dataclass(frozen=True)
+class Times:
+    """Nanoseconds of one side's calls, one for each round.
+
+    ``cpu`` is what the process had of its CPUs meanwhile: without the pauses in which another process
+    had them, and with every thread counted.
+    """
+
+    wall: npt.NDArray[np.int64]
+    cpu: npt.NDArray[np.int64]
+
+
+def measure(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
+    """The times of one call of each side in each round, after some rounds that do not count."""
+    times = {name: Times(np.zeros(rounds, np.int64), np.zeros(rounds, np.int64)) for name in sides}
     for number in range(-WARM_UP, rounds):
         for name, call in sides.items():
             call()
+            cpu_started = time.process_time_ns()
             started = time.perf_counter_ns()
             call()
             took = time.perf_counter_ns() - started
+            cpu_took = time.process_time_ns() - cpu_started
             if number >= 0:
-                times[name][number] = took
+                times[name].wall[number], times[name].cpu[number] = took, cpu_took
     return times
 
 
@@ -204,11 +216,9 @@ def _other_sides(folder: Path, threads: int) -> list[Side]:
     return sides
 
 
-def _row(
-    side: Side, times: dict[str, npt.NDArray[np.int64]], roofline: float, threads: int
-) -> dict[str, Any]:
+def _row(side: Side, times: dict[str, Times], roofline: float, threads: int) -> dict[str, Any]:
     own, baseline = times[side.name], times.get(BASELINE)
-    fastest = int(own.min())
+    wall, fastest = own.wall, int(own.wall.min())
     gmacs = None if side.macs is None else side.macs / fastest
     # The roofline is that of 8-bit integers; float32 has another.
     integer = side.name in (BASELINE, f"{side.bits} bits")
@@ -217,16 +227,22 @@ def _row(
         "bits": side.bits,
         "branches": list(side.branches),
         "macs": side.macs,
-        "median_us": float(np.median(own)) / 1e3,
-        "p90_us": float(np.percentile(own, 90)) / 1e3,
+        "median_us": float(np.median(wall)) / 1e3,
+        "p90_us": float(np.percentile(wall, 90)) / 1e3,
         "min_us": fastest / 1e3,
+        "cpu_median_us": float(np.median(own.cpu)) / 1e3,
         # Round by round: what slowed the machine slowed both.
-        "ratio_to_int8": None if baseline is None else float(np.median(own / baseline)),
-        "ratio_of_minima": None if baseline is None else fastest / int(baseline.min()),
+        "ratio_to_int8": None if baseline is None else float(np.median(wall / baseline.wall)),
+        "ratio_of_minima": None if baseline is None else fastest / int(baseline.wall.min()),
+        "cpu_ratio_to_int8": None if baseline is None else _cpu_ratio(own, baseline),
         "gmacs": gmacs,
         "roofline_percent": 100 * gmacs / roofline if gmacs is not None and integer else None,
         "resident_bytes": resident_bytes(side.file, side.bits, threads),
     }
+
+
+def _cpu_ratio(own: Times, baseline: Times) -> float:
+    return float(np.median(own.cpu) / max(np.median(baseline.cpu), 1))
 
 
 def _layers(model: Program) -> dict[str, list[dict[str, Any]]]:

@@ -31,7 +31,7 @@ def _times(network: dict[str, Any], threads: int) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("side")
     table.add_column("branches")
-    titles = ("median", "p90", "min", "to int8", "GMAC/s", "roofline", "MB")
+    titles = ("median", "p90", "min", "to int8", "CPU", "to int8", "GMAC/s", "roofline", "MB")
     for title in titles:
         table.add_column(title, justify="right")
     for row in network["sides"]:
@@ -40,6 +40,8 @@ def _times(network: dict[str, Any], threads: int) -> Table:
             ",".join(map(str, row["branches"])),
             *(f"{row[key] / 1e3:.3f}" for key in ("median_us", "p90_us", "min_us")),
             _number(row["ratio_to_int8"], "{:.2f}"),
+            f"{row['cpu_median_us'] / 1e3:.3f}",
+            _number(row["cpu_ratio_to_int8"], "{:.2f}"),
             _number(row["gmacs"], "{:.1f}"),
             _number(row["roofline_percent"], "{:.0f} %"),
             _number(row["resident_bytes"], "{:.1f}", 1e6),
@@ -78,8 +80,8 @@ def _conditions(report: dict[str, Any]) -> list[str]:
         f" {report['rounds']} rounds in turn",
         f"kernels {report['isa']}, roofline of 8-bit integers"
         f" {report['roofline_gmacs']:.0f} GMAC/s, measured; executorch {report['executorch']}",
-        "to int8: median over rounds; GMAC/s: multiplications of the direct algorithm in the"
-        " shortest time, which Winograd's can take above the roofline; MB: memory that a side"
-        " alone holds",
+        "to int8: median over rounds; CPU: median of the CPU time, without pauses for other"
+        " processes; GMAC/s: multiplications of the direct algorithm in the shortest time, which"
+        " Winograd's can take above the roofline; MB: memory that a side alone holds",
         f"commit {report['commit']}, {report['created'][:10]}",
     ]

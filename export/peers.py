@@ -53,6 +53,8 @@ def build(target: str, folder: Path, size: int | None) -> None:
     from native_ops import ModelError, Program
     from train.networks import NETWORKS, PlainNet
 
+    # Little is computed here, and threads that wait for each other are slow on a busy machine.
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     if target.endswith(".pte"):
         try:
@@ -174,7 +176,9 @@ def random_network(name: str, classes: int, size: int) -> IntegerNetwork:
     recipe = Recipe(network=NetworkRecipe(name), method=MethodRecipe(bits=BITS))
     labels = tuple(str(label) for label in range(classes))
     net = methods.build(recipe, labels, (size, size), (120.0,) * 3, (60.0,) * 3)
-    pixels = torch.randint(0, 256, (_CALIBRATION_IMAGES, 3, size, size), dtype=torch.uint8)
+    # What is calibrated does not depend on the size, and takes long on large images.
+    shape = (_CALIBRATION_IMAGES, 3, min(size, 64), min(size, 64))
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
     methods.calibrate(net, pixels, recipe.method.weight_sigmas)
     net.train()
     with torch.no_grad():

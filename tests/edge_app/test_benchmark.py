@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ def test_sides_take_turns_and_only_second_calls_of_measured_rounds_count() -> No
     sides = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
     times = benchmark.measure(sides, 3)
     assert calls == ["a", "a", "b", "b"] * (benchmark.WARM_UP + 3)
-    assert {name: values.shape for name, values in times.items()} == {"a": (3,), "b": (3,)}
-    assert min(values.min() for values in times.values()) > 0
+    assert {name: found.wall.shape for name, found in times.items()} == {"a": (3,), "b": (3,)}
+    assert min(found.wall.min() for found in times.values()) > 0
+
+
+def test_a_pause_is_time_but_not_cpu_time() -> None:
+    times = benchmark.measure({"pause": lambda: time.sleep(0.02)}, 1)["pause"]
+    assert times.wall[0] >= 20e6 > 2 * times.cpu[0]
 
 
 def test_cpus_are_the_first_of_those_allowed() -> None:
