@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -7,8 +9,6 @@
 
 namespace mbq {
 namespace {
-
-constexpr std::align_val_t kAlignment{64};
 
 struct Shared {
   std::mutex mutex;
@@ -36,11 +36,14 @@ Shared& shared() {
 
 }  // namespace
 
-AlignedMemory::AlignedMemory(size_t size)
-    : data_(static_cast<uint8_t*>(::operator new(std::max<size_t>(size, 1), kAlignment))),
-      size_(size) {}
+AlignedMemory::AlignedMemory(size_t size) : data_(nullptr), size_(std::max<size_t>(size, 1)) {
+  void* const mapped =
+      mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<uint8_t*>(mapped);
+}
 
-AlignedMemory::~AlignedMemory() { ::operator delete(data_, kAlignment); }
+AlignedMemory::~AlignedMemory() { munmap(data_, size_); }
 
 PreparedWeights prepared_weights(const std::string& name, size_t size,
                                  const std::function<void(void*)>& fill) {

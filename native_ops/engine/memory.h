@@ -11,7 +11,8 @@
 
 namespace mbq {
 
-// Uninitialised bytes at an address that is a multiple of 64.
+// Bytes at an address that is a multiple of 64, from the system itself: what is freed is free at
+// once, for everybody. Throws std::bad_alloc.
 class AlignedMemory {
  public:
   explicit AlignedMemory(size_t size);

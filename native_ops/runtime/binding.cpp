@@ -287,9 +287,12 @@ NB_MODULE(_native, module) {
           [](Program* self, Array<uint8_t, 1> bytes, int threads, bool low_memory,
              std::optional<std::string> isa) {
             require(1 <= threads && threads <= 256, "threads must be within 1..256");
+            require(reinterpret_cast<uintptr_t>(bytes.data()) % 64 == 0,
+                    "the program must lie at a multiple of 64 bytes");
             new (self) Program(bytes.data(), bytes.size(), threads, low_memory, kernels_named(isa));
           },
-          "program"_a, "threads"_a, "low_memory"_a = false, "isa"_a = nb::none())
+          "program"_a, "threads"_a, "low_memory"_a = false, "isa"_a = nb::none(),
+          nb::keep_alive<1, 2>())
       .def("methods", &Program::methods)
       .def("constant_int", &Program::constant_int, "method"_a)
       .def("constant_string", &Program::constant_string, "method"_a)

@@ -60,9 +60,10 @@ const Roofline& roofline_named(const std::string& name) {
 }  // namespace
 
 PeerProgram::PeerProgram(const void* bytes, size_t size)
-    : bytes_(bytes, size),
+    : bytes_(size),
       module_(
           std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size())) {
+  std::memcpy(bytes_.data(), bytes, size);
   Error error = module_.load(executorch::extension::Program::Verification::InternalConsistency);
   if (error != Error::Ok) fail("the program does not load", error);
   error = module_.load_method(kMethod);

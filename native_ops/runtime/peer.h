@@ -11,7 +11,7 @@
 
 #include <vector>
 
-#include "program.h"
+#include "../engine/memory.h"
 
 namespace mbq {
 
@@ -32,7 +32,7 @@ class PeerProgram {
  private:
   static size_t count(const std::vector<int>& sizes);
 
-  AlignedBytes bytes_;
+  AlignedMemory bytes_;
   executorch::extension::Module module_;
   std::vector<executorch::aten::SizesType> sizes_;
   std::vector<executorch::aten::DimOrderType> order_;

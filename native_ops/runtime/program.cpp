@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <stdexcept>
 
 #include "../executorch/execution.h"
@@ -21,8 +20,6 @@ using executorch::aten::ScalarType;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::Tag;
-
-constexpr std::align_val_t kAlignment{64};
 
 // ExecuTorch says why a call failed only in its log. The last error of this thread is kept for the
 // exception instead of being printed.
@@ -71,23 +68,16 @@ std::vector<int> only_tensor(const std::string& method, const char* what, size_t
 
 }  // namespace
 
-AlignedBytes::AlignedBytes(const void* data, size_t size)
-    : data_(static_cast<uint8_t*>(::operator new(size, kAlignment))), size_(size) {
-  std::memcpy(data_, data, size);
-}
-
-AlignedBytes::~AlignedBytes() { ::operator delete(data_, kAlignment); }
-
 Program::Program(const void* bytes, size_t size, int threads, bool low_memory,
                  const LayerKernels& kernels)
-    : bytes_(bytes, size),
+    : bytes_(bytes),
+      size_(size),
       pool_(threads),
       low_memory_(low_memory),
       kernels_(kernels),
-      module_(
-          std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size()),
-          /*memory_allocator=*/nullptr, /*temp_allocator=*/nullptr, /*event_tracer=*/nullptr,
-          /*data_map_loader=*/nullptr, /*share_memory_arenas=*/true) {
+      module_(std::make_unique<executorch::extension::BufferDataLoader>(bytes_, size_),
+              /*memory_allocator=*/nullptr, /*temp_allocator=*/nullptr, /*event_tracer=*/nullptr,
+              /*data_map_loader=*/nullptr, /*share_memory_arenas=*/true) {
   forget_errors();
   const Error error =
       module_.load(executorch::extension::Program::Verification::InternalConsistency);
@@ -150,8 +140,8 @@ std::string Program::trace(const std::vector<std::string>& methods, const Signat
   executorch::etdump::ETDumpGen& dump = *tracer;
   // A module of its own, so that other runs do not pay for the profiler.
   executorch::extension::Module traced(
-      std::make_unique<executorch::extension::BufferDataLoader>(bytes_.data(), bytes_.size()),
-      nullptr, nullptr, std::move(tracer));
+      std::make_unique<executorch::extension::BufferDataLoader>(bytes_, size_), nullptr, nullptr,
+      std::move(tracer));
   const auto input = image_tensor(signature, image);
   for (const std::string& method : methods) {
     const auto outputs = execute(traced, method, *input, nullptr);

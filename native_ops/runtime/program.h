@@ -15,27 +15,11 @@
 
 namespace mbq {
 
-// A copy of bytes, aligned as constants are within a program.
-class AlignedBytes {
- public:
-  AlignedBytes(const void* data, size_t size);
-  ~AlignedBytes();
-  AlignedBytes(const AlignedBytes&) = delete;
-  AlignedBytes& operator=(const AlignedBytes&) = delete;
-
-  const uint8_t* data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  uint8_t* data_;
-  size_t size_;
-};
-
 // Every member may be called from several threads; runs take turns, since the methods of a program
 // share their activation memory. Failures are std::runtime_error with ExecuTorch's own reason.
 class Program {
  public:
-  // Copies the bytes: those that were verified are those that run, whatever happens to the file.
+  // bytes: aligned to 64, as constants are within a program; they outlive it and do not change.
   // low_memory: weights stay packed and are unpacked in every run.
   Program(const void* bytes, size_t size, int threads, bool low_memory,
           const LayerKernels& kernels);
@@ -69,7 +53,8 @@ class Program {
       const executorch::aten::Tensor& input, std::vector<LayerTime>* profile);
 
   std::mutex mutex_;
-  AlignedBytes bytes_;
+  const void* bytes_;
+  size_t size_;
   ThreadPool pool_;
   bool low_memory_;
   const LayerKernels& kernels_;
