@@ -26,8 +26,8 @@ struct Window {
   constexpr int steps() const { return rows * columns * groups; }
 };
 
-// In assembly because the compiler, left to itself, does not keep 12 sums in registers. Each
-// operand says how often it may be applied before its sums have to be widened.
+// In assembly because the compiler, left to itself, does not keep 12 sums in registers. kWidens:
+// sums are int16 and have to be widened in time.
 
 #if defined(__AVXVNNI__)
 

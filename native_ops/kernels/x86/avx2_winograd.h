@@ -14,12 +14,12 @@ namespace {
 
 constexpr size_t kStripBytes = 320 << 10;  // of V, which lives in the L2 cache with the weights
 
-// Where the tiles of a call are. Rows of codes from `last_row` on are behind the border.
+// Where the tiles of a call are.
 struct TileMap {
   const uint8_t* first;  // code (0, 0) of tile 0
   size_t row, pixel;     // bytes
   int columns;           // tiles in a row
-  int last_row;          // of the border, counted from `first`
+  int last_row;          // the border's last, counted from `first`
 };
 
 // How a call is cut. Tiles are counted row by row. A strip is a run of tiles whose V is computed
