@@ -168,6 +168,8 @@ def _measure_network(entry: Programs, options: BenchOptions, roofline: float) ->
         sides = _levels(model)
         if entry.peers is not None:
             sides += _other_sides(entry.peers, options.threads)
+        if not model.profile(model.levels[0], np.zeros(model.input_shape, np.uint8)):
+            say(f"{entry.model}: runs operator by operator on reference kernels; export it again")
         times = measure({side.name: side.call for side in sides}, options.rounds)
         layers = _layers(model) if options.layers else None
         height, width, _ = model.input_shape

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export import costs, peers
-from native_ops import Program
+from export import costs, peers, program
+from native_ops import Program, container
 from native_ops.peer import PeerError, PeerProgram, load_xnnpack
 from train.networks import NETWORKS, PlainNet
 
@@ -84,20 +84,20 @@ def test_programs_compute_the_network(quantised: bool, tolerance: float, tmp_pat
         expected = network(image).numpy().ravel()
     path = tmp_path / "peer.pte"
     path.write_bytes(peers.xnnpack_program(network, image, quantised))
-    program = PeerProgram.open(path)
-    assert program.input_shape == (1, 20, 28, 3), "channels last, as images lie in memory"
-    found = program.run(np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy()))
+    peer = PeerProgram.open(path)
+    assert peer.input_shape == (1, 20, 28, 3), "channels last, as images lie in memory"
+    found = peer.run(np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy()))
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
 
 
 def test_a_program_refuses_other_input(built: Path) -> None:
     load_xnnpack(1)
-    program = PeerProgram.open(built / "resnet8-16/int8.pte")
+    peer = PeerProgram.open(built / "resnet8-16/int8.pte")
     with pytest.raises(ValueError, match=r"takes float32 of shape \(1, 16, 16, 3\)"):
-        program.run(np.zeros((1, 3, 16, 16), np.float32))
+        peer.run(np.zeros((1, 3, 16, 16), np.float32))
     with pytest.raises(ValueError, match="got uint8"):
-        program.run(np.zeros((1, 16, 16, 3), np.uint8))  # type: ignore[arg-type]
+        peer.run(np.zeros((1, 16, 16, 3), np.uint8))  # type: ignore[arg-type]
     with pytest.raises(PeerError, match="absent"):
         PeerProgram.open(built / "absent.pte")
     damaged = built / "damaged.pte"
@@ -163,6 +163,29 @@ def test_all_sides_are_measured_in_turn(built: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r.png").stat().st_size > 1000
 
 
+def test_a_model_without_the_engine_is_pointed_out(tmp_path: Path) -> None:
+    network = peers.random_network("resnet8", 10, 16)
+    about = {
+        "levels": {"2": {"branches": [1]}},
+        "labels": network.labels,
+        "input": {"height": 16, "width": 16},
+    }
+    lowered = program.lower_modules(
+        {"bits2": program.LevelModule(network, 2, program.pack_weights(network))},
+        network.input_size,
+        {"edge_format": program.FORMAT, "edge_metadata": json.dumps(about)},
+        delegate=False,
+    )
+    path = tmp_path / "operators.pte"
+    path.write_bytes(container.seal(lowered))
+    result = start("edge_app", "bench", path, "--rounds", 1)
+    assert result.returncode == 0 and "2 bits" in result.stdout
+    assert "operators.pte: runs operator by operator on reference kernels" in result.stderr
+    result = start("edge_app", "bench", path, "--rounds", 1, "--layers")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "has no profile of its layers" in result.stderr.splitlines()[-1]
+
+
 def test_bench_says_which_networks_there_are() -> None:
     result = start("edge_app", "bench", "--network", "resnet0", "--rounds", 1)
     assert (result.returncode, result.stdout) == (2, "")
@@ -191,8 +214,8 @@ except PeerError as error:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_as_many_as_were_asked_for(built: Path, threads: int) -> None:
-    program = built / "resnet8-16/int8.pte"
-    command = [sys.executable, "-c", THREADS, str(program), str(threads)]
+    path = built / "resnet8-16/int8.pte"
+    command = [sys.executable, "-c", THREADS, str(path), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     started, refusal = result.stdout.splitlines()
     assert int(started) == threads - 1, "the caller is one of them"
