@@ -65,9 +65,8 @@ struct Strip {
 // A Layer derives from Cut and has
 //   void make_u(shape, payload, unit, u) const: the transformed weights of a unit;
 //   void transform(call, first, tiles, v) const: V of `tiles` tiles from tile `first` on;
-//   static void group<kDirect, B, T>(call, layer, v, u, first, finish): T tiles, of which `first`
-//   is
-//     the first, times B blocks of outputs, whose transformed weights are at u.
+//   static void group<kDirect, B, T>(call, layer, v, u, first, finish): T tiles from tile `first`
+//     on times B blocks of outputs, whose transformed weights are at u.
 template <typename Layer>
 using MultiplyGroup = void (*)(const ConvCall&, const Layer&, const uint8_t* v, const uint8_t* u,
                                int first, const Finish*);
