@@ -15,8 +15,6 @@ inline constexpr int kCodesPerByte = 4;
 // Side of a depthwise kernel. Its sums then fit int16.
 inline constexpr int kMaxDepthwiseKernel = 5;
 static_assert(kMaxDepthwiseKernel * kMaxDepthwiseKernel * 3 * 255 <= 32767);
-// Channels that the widened weights of a depthwise convolution are filled up to.
-inline constexpr int kDepthwiseBlock = 32;
 
 constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
