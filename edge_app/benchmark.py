@@ -54,6 +54,7 @@ class BenchOptions:
     layers: bool = False
     json: Path | None = None
     plot: Path | None = None
+    etdump: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,21 @@ def run(options: BenchOptions) -> int:
     from edge_app.benchmark_table import print_report
 
     cpus = chosen_cpus(options.cpus, options.threads)
-    for output in (options.json, options.plot):
+    for output in (options.json, options.plot, options.etdump):
         if output is not None and not output.absolute().parent.is_dir():
             raise AppError(f"{output}: its folder does not exist", EXIT_USAGE)
     with ExitStack() as stack:
         # Before anything is pinned: building takes all CPUs that there are.
         found = programs(options, stack)
+        if options.etdump is not None and len(found) != 1:
+            raise AppError("--etdump: takes one network at a time", EXIT_USAGE)
         stack.enter_context(pinned(cpus))
         report = _header(options, cpus)
         for entry in found:
             report["networks"].append(_measure_network(entry, options, report["roofline_gmacs"]))
     print_report(report)
     if options.json is not None:
-        _write(options.json, json.dumps(report, indent=2) + "\n")
+        _write(options.json, (json.dumps(report, indent=2) + "\n").encode())
     if options.plot is not None:
         from edge_app.plotting import plot_benchmark
 
@@ -172,6 +175,8 @@ def _measure_network(entry: Programs, options: BenchOptions, roofline: float) ->
             say(f"{entry.model}: runs operator by operator on reference kernels; export it again")
         times = measure({side.name: side.call for side in sides}, options.rounds)
         layers = _layers(model) if options.layers else None
+        if options.etdump is not None:
+            _write(options.etdump, model.trace(np.zeros(model.input_shape, np.uint8)))
         height, width, _ = model.input_shape
         network = str(model.metadata.get("network", "?"))
     rows = [_row(side, times, roofline, options.threads) for side in sides]
@@ -331,8 +336,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, contents: bytes) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(contents)
     except OSError as error:
         raise AppError(f"{path}: cannot be written: {error.strerror}", EXIT_BUG) from None

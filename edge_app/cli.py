@@ -285,6 +285,12 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="PNG", help="Draw the times into PNG.")
     ] = None,
+    etdump: Annotated[
+        Path | None,
+        typer.Option(
+            "--etdump", metavar="FILE", help="Also ExecuTorch's own profile of a run of each level."
+        ),
+    ] = None,
 ) -> None:
     """How fast the levels are here, also beside XNNPACK.
 
@@ -305,6 +311,7 @@ def bench(
         layers=layers,
         json=json,
         plot=plot,
+        etdump=etdump,
     )
     raise typer.Exit(benchmark.run(options))
 

@@ -186,3 +186,11 @@ def test_the_picture_shows_levels_and_others_in_their_colours(tmp_path: Path) ->
     assert pixels(0x99, 0x99, 0x99) == pytest.approx(2 * pixels(0x00, 0x9E, 0x73), rel=0.2)
     with pytest.raises(AppError, match=r"bench\.png: cannot be written"):
         plot_benchmark(report_of("resnet20"), tmp_path / "nowhere" / "bench.png")
+
+
+def test_etdump_is_written_for_one_network(tmp_path: Path) -> None:
+    file = tmp_path / "digits.etdp"
+    options = benchmark.BenchOptions(model="digits", rounds=1, etdump=file)
+    assert benchmark.run(options) == 0
+    # The identifier of ExecuTorch's schema.
+    assert b"ED00" in file.read_bytes()[:12]
