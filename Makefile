@@ -48,7 +48,9 @@ plot: $(VENV)/server.stamp run
 # What a device installs, in dist/: nothing is compiled there. `make wheel WHEELS=x86_64` for one.
 wheel: $(VENV)/device.stamp
 	$(PIP) install $(WHEEL_TOOLS)
-	@for architecture in $(WHEELS); do packaging/wheel.sh $$architecture dist || exit $$?; done
+	@for architecture in $(WHEELS); do \
+		PYTHON=$(abspath $(BIN))/python packaging/wheel.sh $$architecture dist || exit $$?; \
+	done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
