@@ -1,5 +1,5 @@
 # Included by the project() of a wheel's build. ExecuTorch's targets make what links them look for
-# libraries in the folder of the ExecuTorch it was built with, and ask for its thread pool even where
+# libraries in the folder of the ExecuTorch it was built with, and ask for its thread pool even if
 # nothing calls it. In a wheel, native_ops/_native finds all that it needs in native_ops/lib.
 add_link_options(-Wl,--as-needed)
 function(forget_executorch_link_options)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the wheel that a device installs: the application, its models, the kernels and ExecuTorch's
-# runtime library, so that it needs neither PyTorch nor ExecuTorch's Python package.
+# Builds the wheel that a device installs: application, models, kernels and ExecuTorch's runtime
+# library, so that it needs neither PyTorch nor ExecuTorch's Python package.
 #
 #   wheel.sh ARCHITECTURE FOLDER   FOLDER gets the wheel for x86_64 or aarch64; prints its path
-#   wheel.sh tools ARCHITECTURE    exit code 3, with the command to install it, if a tool is missing
+#   wheel.sh tools ARCHITECTURE    exit code 3 and how to install it if a tool is missing
 #
 # PYTHON, else that of .venv, has the build tools; the wheel is for its version. Another architecture
 # than this machine's is cross-built against that architecture's ExecuTorch.
