@@ -52,7 +52,7 @@ headers() { # ARCHITECTURE VERSION
 }
 
 build() { # ARCHITECTURE FOLDER
-    local raw wheel settings=(-C "cmake.define.CMAKE_PROJECT_INCLUDE=$here/self_contained.cmake")
+    local raw wheel settings=()
     tools "$1"
     mkdir -p "$2" "$root/build"
     raw="$(mktemp -d "$root/build/wheel.XXXXXX")"

@@ -37,8 +37,10 @@ Choices& choices() {
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
 // do.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
-// Prepared weights of a level that are more than this do not stay in a cache from frame to frame.
-constexpr size_t kCachedBytes = size_t{16} << 20;
+// Prepared weights of a level that are more than this do not stay in the caches of one core from
+// frame to frame, and what they share with others a camera's other work takes. Kernels that need so
+// many are measured with weights from memory.
+constexpr size_t kCachedBytes = size_t{4} << 20;
 
 // Takes bytes out of all caches.
 void flush(const AlignedMemory& memory) {
