@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "layers.h"
+
 namespace mbq {
 namespace {
 
@@ -30,7 +32,7 @@ int32_t run_portable(int64_t rounds) {
   return sum;
 }
 
-constexpr Roofline kPortable{"portable", true, int64_t{kLanes} * kSteps, run_portable};
+constexpr Roofline kPortable{"portable", int64_t{kLanes} * kSteps, run_portable};
 
 struct Available {
   const Roofline* rooflines[kMostRooflines + 1] = {};
@@ -40,7 +42,7 @@ struct Available {
     rooflines[count++] = &kPortable;
     for (const Roofline* const* family : {x86_rooflines(), arm_rooflines()}) {
       for (; *family != nullptr; ++family) {
-        if ((*family)->supported) rooflines[count++] = *family;
+        if (find_layers((*family)->name) != nullptr) rooflines[count++] = *family;
       }
     }
   }

@@ -13,13 +13,12 @@ namespace mbq {
 // The multiply of one instruction set, named as its kernels are.
 struct Roofline {
   const char* name;
-  bool supported;  // by this CPU
-  int64_t macs;    // multiply-accumulates of one round
+  int64_t macs;  // multiply-accumulates of one round
   // Returns a value that depends on every multiply, so that none is left out.
   int32_t (*run)(int64_t rounds);
 };
 
-// What this build has and this CPU runs, slowest first. Null after the last.
+// Of the instruction sets in available_layers(), slowest first. Null after the last.
 const Roofline* const* available_rooflines();
 
 // Multiply-accumulates a second on this thread: the best of several short runs, since whatever else

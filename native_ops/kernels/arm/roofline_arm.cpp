@@ -5,9 +5,6 @@
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 namespace mbq {
 namespace {
@@ -75,23 +72,12 @@ __attribute__((target("arch=armv8.2-a+i8mm"))) int32_t run_neoni8mm(int64_t roun
   return sum_of(sums);
 }
 
-#if defined(__linux__)
-// Of the kernel's interface (asm/hwcap.h), which older headers lack.
-constexpr unsigned long kDotProduct = 1ul << 20;  // AT_HWCAP: ASIMDDP
-constexpr unsigned long kInt8Matrix = 1ul << 13;  // AT_HWCAP2: I8MM
-bool has_dot_product() { return (getauxval(AT_HWCAP) & kDotProduct) != 0; }
-bool has_int8_matrix() { return (getauxval(AT_HWCAP2) & kInt8Matrix) != 0; }
-#else
-bool has_dot_product() { return false; }
-bool has_int8_matrix() { return false; }
-#endif
-
 }  // namespace
 
 const Roofline* const* arm_rooflines() {
-  static const Roofline neon{"neon", true, int64_t{kSums} * 8, run_neon};
-  static const Roofline neondot{"neondot", has_dot_product(), int64_t{kSums} * 16, run_neondot};
-  static const Roofline neoni8mm{"neoni8mm", has_int8_matrix(), int64_t{kSums} * 32, run_neoni8mm};
+  static constexpr Roofline neon{"neon", int64_t{kSums} * 8, run_neon};
+  static constexpr Roofline neondot{"neondot", int64_t{kSums} * 16, run_neondot};
+  static constexpr Roofline neoni8mm{"neoni8mm", int64_t{kSums} * 32, run_neoni8mm};
   static const Roofline* const all[] = {&neon, &neondot, &neoni8mm, nullptr};
   return all;
 }

@@ -95,15 +95,10 @@ __attribute__((target("avx2"))) int32_t run_avx2(int64_t rounds) {
 }  // namespace
 
 const Roofline* const* x86_rooflines() {
-  static const Roofline avx2{"avx2", __builtin_cpu_supports("avx2") != 0,
-                             int64_t{kSumsAvx2} * kMacsOf256, run_avx2};
-  static const Roofline avxvnni{"avxvnni", __builtin_cpu_supports("avxvnni") != 0,
-                                int64_t{kSums256} * kMacsOf256, run_avxvnni};
-  static const Roofline avx512vnni{
-      "avx512vnni",
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"),
-      int64_t{kSums512} * kMacsOf512, run_avx512vnni};
+  static constexpr Roofline avx2{"avx2", int64_t{kSumsAvx2} * kMacsOf256, run_avx2};
+  static constexpr Roofline avxvnni{"avxvnni", int64_t{kSums256} * kMacsOf256, run_avxvnni};
+  static constexpr Roofline avx512vnni{"avx512vnni", int64_t{kSums512} * kMacsOf512,
+                                       run_avx512vnni};
   static const Roofline* const all[] = {&avx2, &avxvnni, &avx512vnni, nullptr};
   return all;
 }
