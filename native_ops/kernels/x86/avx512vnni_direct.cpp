@@ -10,6 +10,7 @@
 
 #include "avx512vnni_packed.h"
 #include "avx512vnni_tiles.h"
+#include "avx512vnni_unpack.h"
 
 namespace mbq {
 namespace {
@@ -27,24 +28,13 @@ Window window_of(const ConvShape& shape, const CodeImage& input) {
   return {shape.kernel_height, shape.kernel_width, groups, input.row, input.pixel};
 }
 
-// 16 bytes of packed codes become 64 int8 weights. Shifting by 6, 12 and 18 brings the four codes
-// of a byte to bits 0, 8, 16 and 24; what else lands around them is masked off.
-[[gnu::always_inline]] inline __m512i widen(const uint8_t* packed) {
-  const __m512i byte =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
-  const __m512i low = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 6));
-  const __m512i high = _mm512_or_si512(_mm512_slli_epi32(byte, 12), _mm512_slli_epi32(byte, 18));
-  const __m512i codes = _mm512_and_si512(_mm512_or_si512(low, high), _mm512_set1_epi32(0x03030303));
-  return _mm512_shuffle_epi8(_mm512_set1_epi32(0x0301fffd), codes);  // -3, -1, 1, 3
-}
-
 // The weights of `blocks` blocks of outputs from `first` on, side by side for each group of inputs.
 void widen_blocks(const uint8_t* payload, int first, int blocks, int steps, uint8_t* weights) {
   for (int b = 0; b < blocks; ++b) {
     const uint8_t* packed = payload + static_cast<size_t>(first + b) * steps * kOutputBlock;
     uint8_t* to = weights + b * kVectorBytes;
     for (int step = 0; step < steps; ++step) {
-      _mm512_store_si512(to, widen(packed));
+      _mm512_store_si512(to, unpack_weights(packed));
       packed += kOutputBlock;
       to += blocks * kVectorBytes;
     }

@@ -6,6 +6,7 @@
 // start values follow, take the same steps in int32, since all of it is linear.
 
 #include "avx512vnni_f2x2_tiles.h"
+#include "avx512vnni_unpack.h"
 
 namespace mbq {
 namespace {
@@ -36,19 +37,6 @@ template <typename V>
     u[4 * i + 2] = i == 3 ? -minus : minus;
     u[4 * i + 3] = i == 0 ? -four_last : i == 3 ? four_last : -last;
   }
-}
-
-// 16 bytes of packed codes as 64 weights. Shifts by 12 and by 6 bring the codes of a byte to bits
-// 0, 8, 16 and 24; a table of 16 entries, which repeats every 4, makes weights of them. What else
-// lands around them is no part of its index but for bit 7, which would give 0.
-[[gnu::always_inline]] inline Bytes unpack_weights(const uint8_t* packed) {
-  const __m512i byte =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
-  const __m512i pairs = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 12));
-  const __m512i codes =
-      _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 6)), _mm512_set1_epi8(0x03));
-  const __m512i weights = _mm512_set1_epi32(0x0301fffd);  // 3, 1, -1, -3
-  return reinterpret_cast<Bytes>(_mm512_shuffle_epi8(weights, codes));
 }
 
 // Two columns of 16 outputs, side by side in two halves of the outputs; see output_of().
@@ -85,13 +73,12 @@ inline void store_start_values(const Ints (&sums)[16], uint8_t* to) {
 [[gnu::always_inline]] inline Bytes weights_of(const uint8_t* packed, int inputs, int group,
                                                int tap) {
   const int groups = (inputs + 3) / 4, left = inputs - 4 * group;
-  const Bytes weights =
+  const __m512i weights =
       unpack_weights(packed + (static_cast<size_t>(tap) * groups + group) * kOutputBlock);
   if (left >= 4) [[likely]]
-    return weights;
+    return reinterpret_cast<Bytes>(weights);
   const __mmask64 present = 0x1111111111111111u * ((1u << left) - 1);
-  return reinterpret_cast<Bytes>(
-      _mm512_maskz_mov_epi8(present, reinterpret_cast<__m512i>(weights)));
+  return reinterpret_cast<Bytes>(_mm512_maskz_mov_epi8(present, weights));
 }
 
 // Start values of a block of 16 outputs: [row][half][output][column].

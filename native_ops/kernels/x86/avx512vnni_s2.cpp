@@ -21,6 +21,7 @@
 #include <immintrin.h>
 
 #include "avx512vnni_f4x4_strips.h"
+#include "avx512vnni_unpack.h"
 
 namespace mbq {
 namespace {
@@ -63,15 +64,7 @@ void Stride2::make_u(const ConvShape& shape, const uint8_t* payload, int unit, u
       __m512i weight[3][3];
       for (int tap = 0; tap < 9; ++tap) {
         const uint8_t* const bytes = codes + (tap * quads + quad) * kOutputBlock;
-        const __m512i byte =
-            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-        // Shifting by 6, 12 and 18 brings the four codes of a byte to bits 0, 8, 16 and 24.
-        const __m512i spread = _mm512_or_si512(
-            _mm512_or_si512(byte, _mm512_slli_epi32(byte, 6)),
-            _mm512_or_si512(_mm512_slli_epi32(byte, 12), _mm512_slli_epi32(byte, 18)));
-        const __m512i code = _mm512_and_si512(spread, _mm512_set1_epi32(0x03030303));
-        const __m512i value = _mm512_sub_epi8(_mm512_add_epi8(code, code), _mm512_set1_epi8(3));
-        weight[tap / 3][tap % 3] = _mm512_and_si512(value, mask);
+        weight[tap / 3][tap % 3] = _mm512_and_si512(unpack_weights(bytes), mask);
       }
       const auto expand = [](__m512i w0, __m512i w1, __m512i w2, __m512i(&out)[kWeights]) {
         out[0] = w0;

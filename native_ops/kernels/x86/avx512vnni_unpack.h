@@ -1,0 +1,24 @@
+// Packed 2-bit weights as bytes, for every AVX-512 kernel that multiplies or transforms them.
+//
+// Anonymous, as finish_avx512.h is. Include after <immintrin.h>.
+
+#pragma once
+
+#include <stdint.h>
+
+namespace mbq {
+namespace {
+
+// 16 bytes of packed codes, one for each output, as 64 weights. Shifts by 12 and by 6 bring the
+// codes of a byte to bits 0, 8, 16 and 24; what else lands around them is masked off.
+[[gnu::always_inline]] inline __m512i unpack_weights(const uint8_t* packed) {
+  const __m512i byte =
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+  const __m512i pairs = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 12));
+  const __m512i codes =
+      _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 6)), _mm512_set1_epi8(0x03));
+  return _mm512_shuffle_epi8(_mm512_set1_epi32(0x0301fffd), codes);  // -3, -1, 1, 3
+}
+
+}  // namespace
+}  // namespace mbq
