@@ -2,6 +2,7 @@
 
 #if defined(__aarch64__)
 
+#include "../pool_window.h"
 #include "finish_neon.h"
 #include "neon_shared.h"
 
@@ -54,16 +55,6 @@ struct Sixteen {
   }
 };
 
-// The part of a pool's window that lies inside.
-struct Range {
-  int begin, end;
-  Range(int output, int kernel, int stride, int pad, int size) {
-    const int first = output * stride - pad;
-    begin = first < 0 ? 0 : first;
-    end = first + kernel < size ? first + kernel : size;
-  }
-};
-
 struct StreamWalk {
   const StreamCall* call;
   int width;  // of the output
@@ -75,11 +66,11 @@ void stream_rows(void* context, int, int begin, int end) {
   const PoolShape& pool = call.pool;
   const bool pooled = pool.kernel > 0;
   for (int y = begin; y < end; ++y) {
-    const Range rows = pooled ? Range(y, pool.kernel, pool.stride, pool.pad, call.height)
-                              : Range(y, 1, 1, 0, call.height);
+    const Inside rows = pooled ? Inside(y, pool.kernel, pool.stride, pool.pad, call.height)
+                               : Inside(y, 1, 1, 0, call.height);
     for (int x = 0; x < walk.width; ++x) {
-      const Range columns = pooled ? Range(x, pool.kernel, pool.stride, pool.pad, call.width)
-                                   : Range(x, 1, 1, 0, call.width);
+      const Inside columns = pooled ? Inside(x, pool.kernel, pool.stride, pool.pad, call.width)
+                                    : Inside(x, 1, 1, 0, call.width);
       for (int c = 0; c < call.kept; c += 16) {
         const int present = call.channels - c > 0 ? call.channels - c : 0;
         Sixteen value, other;
@@ -118,9 +109,9 @@ void pool_rows(void* context, int, int begin, int end) {
   const PoolWalk& walk = *static_cast<const PoolWalk*>(context);
   const PoolShape& shape = walk.shape;
   for (int y = begin; y < end; ++y) {
-    const Range rows(y, shape.kernel, shape.stride, shape.pad, shape.height);
+    const Inside rows(y, shape.kernel, shape.stride, shape.pad, shape.height);
     for (int x = 0; x < shape.out_width(); ++x) {
-      const Range columns(x, shape.kernel, shape.stride, shape.pad, shape.width);
+      const Inside columns(x, shape.kernel, shape.stride, shape.pad, shape.width);
       for (int c = 0; c < shape.channels; c += 16) {
         // Codes are not negative. What lies behind the last channel is read and not stored.
         uint8x16_t most = vdupq_n_u8(0);

@@ -2,20 +2,11 @@
 
 #pragma once
 
+#include "../pool_window.h"
 #include "avx2_finish.h"
 
 namespace mbq {
 namespace {
-
-// The part of a pool's window that lies inside.
-struct Inside {
-  int begin, end;
-  Inside(int output, int kernel, int stride, int pad, int size) {
-    const int first = output * stride - pad;
-    begin = first < 0 ? 0 : first;
-    end = first + kernel < size ? first + kernel : size;
-  }
-};
 
 struct StreamWalk {
   const StreamCall* call;
