@@ -1,21 +1,15 @@
 #include "engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
 #include "../executorch/packed_weight.h"
+#include "stopwatch.h"
 
 namespace mbq {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
 
 void require(bool condition, const char* what) {
   if (!condition) throw std::runtime_error(std::string("a constant of the level ") + what);
@@ -125,7 +119,7 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
   }
   const Workspace workspace(workspace_bytes_);
   if (profile != nullptr) profile->clear();
-  const auto begin = Clock::now();
+  const Stopwatch watch;
   for (size_t i = 0; i < steps_.size(); ++i) {
     const PlanLayer& layer = plan_.layers[i];
     const Step& step = steps_[i];
@@ -133,9 +127,9 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
       run_layer(context, layer, step, workspace.data(), image, logits);
       continue;
     }
-    const double start = since(begin);
+    const double start = watch.microseconds();
     run_layer(context, layer, step, workspace.data(), image, logits);
-    const double microseconds = since(begin) - start;
+    const double microseconds = watch.microseconds() - start;
     std::string name = kind_name(layer.kind);
     std::string kernel = context.kernels->name;
     int64_t macs = 0;

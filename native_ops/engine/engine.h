@@ -61,13 +61,19 @@ class Engine {
     size_t scratch = 0;
   };
 
+  // A kernel that may run a layer, and whether a cache holds what the level prepares for it.
+  struct Candidate {
+    const ConvKernel* kernel;
+    bool cached;
+  };
+
   void prepare(const RunContext& context);
   void prepare_conv(const RunContext& context, size_t index);
   void prepare_stem(const RunContext& context, size_t index);
   void check_weights(const PlanLayer& layer) const;
   size_t total_prepared(const ConvKernel& kernel) const;
   const ConvKernel* fastest_of(const RunContext& context, size_t index,
-                               const std::vector<const ConvKernel*>& candidates) const;
+                               const std::vector<Candidate>& candidates) const;
   PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;
 
   void run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,

@@ -1,7 +1,6 @@
 // What happens before the first run: a kernel and prepared weights for every layer.
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -10,15 +9,10 @@
 #include <tuple>
 
 #include "engine.h"
+#include "stopwatch.h"
 
 namespace mbq {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
 
 size_t align(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -92,19 +86,20 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
   const ConvShape shape = plan_.shape(layer);
   const auto* list =
       layer.kind == LayerKind::kConv ? context.kernels->conv : context.kernels->depthwise;
-  std::vector<const ConvKernel*> candidates;
+  std::vector<Candidate> candidates;
   uint32_t supporting = 0, large = 0;
   for (int i = 0; list[i] != nullptr; ++i) {
     if (!list[i]->supports(shape, layer.highest)) continue;
     if (context.low_memory && list[i]->prepared_bytes(shape) > constants_[layer.weight].size) {
       continue;
     }
-    candidates.push_back(list[i]);
+    const bool cached = total_prepared(*list[i]) <= kCachedBytes;
+    candidates.push_back({list[i], cached});
     supporting |= 1u << i;
-    if (total_prepared(*list[i]) > kCachedBytes) large |= 1u << i;
+    if (!cached) large |= 1u << i;
   }
   if (candidates.empty()) throw std::runtime_error("no kernel runs a layer of the level");
-  const ConvKernel* fastest = candidates.front();
+  const ConvKernel* fastest = candidates.front().kernel;
   if (candidates.size() > 1) {
     const Choices::Key key{
         context.kernels,
@@ -144,35 +139,31 @@ size_t Engine::total_prepared(const ConvKernel& kernel) const {
 // counts with its shortest time: what disturbs only adds. The arena holds whatever it holds, since
 // no kernel's time depends on its data.
 const ConvKernel* Engine::fastest_of(const RunContext& context, size_t index,
-                                     const std::vector<const ConvKernel*>& candidates) const {
+                                     const std::vector<Candidate>& candidates) const {
   constexpr int kRounds = 12;
   constexpr double kEnough = 60000;  // microseconds
   const PlanLayer& layer = plan_.layers[index];
   const ConvShape shape = plan_.shape(layer);
   std::vector<Step> steps;
   size_t scratch = 0;
-  for (const ConvKernel* candidate : candidates) {
-    steps.push_back({candidate, nullptr, weights_for(layer, *candidate), 0});
-    scratch = std::max(scratch, candidate->scratch_bytes(shape, context.parallel->threads));
+  for (const auto& [kernel, cached] : candidates) {
+    steps.push_back({kernel, nullptr, weights_for(layer, *kernel), 0});
+    scratch = std::max(scratch, kernel->scratch_bytes(shape, context.parallel->threads));
   }
   const Workspace workspace(scratch_offset_ + align(scratch));
-  std::vector<bool> uncached;
-  for (const ConvKernel* candidate : candidates) {
-    uncached.push_back(total_prepared(*candidate) > kCachedBytes);
-  }
   const AlignedMemory other(kEvictedBytes);
   std::vector<double> least(candidates.size(), INFINITY);
-  const auto begin = Clock::now();
-  for (int round = 0; round < kRounds && (round < 2 || since(begin) < kEnough); ++round) {
+  const Stopwatch all;
+  for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {
     for (size_t i = 0; i < candidates.size(); ++i) {
       std::memset(other.data(), round, other.size());
-      if (uncached[i] && steps[i].weights != nullptr) flush(*steps[i].weights);
-      const auto start = Clock::now();
+      if (!candidates[i].cached && steps[i].weights != nullptr) flush(*steps[i].weights);
+      const Stopwatch one;
       run_layer(context, layer, steps[i], workspace.data(), nullptr, nullptr);
-      least[i] = std::min(least[i], since(start));
+      least[i] = std::min(least[i], one.microseconds());
     }
   }
-  return candidates[std::min_element(least.begin(), least.end()) - least.begin()];
+  return candidates[std::min_element(least.begin(), least.end()) - least.begin()].kernel;
 }
 
 void Engine::prepare_stem(const RunContext& context, size_t index) {
