@@ -26,6 +26,7 @@ from edge_app.sensors import Battery, Sample
 
 BATTERY_MAX_AGE_S = 60.0
 """Fuel gauges update once a minute at worst."""
+LOAD_MAX_AGE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -230,10 +231,12 @@ class Governor:
         self._thermal.update(sample, now, step_s)
         sight = self._thermal.sight
         heat = thermal_cap(self._thermal.heat, current, ladder, policy)
-        throttle = self._throttle.update(sample.cpu_throttled is True, current, now)
+        throttle = self._throttle.update(
+            usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0, current, now
+        )
         if throttle < heat.rung:
             heat = Cap("thermal", throttle, "the kernel throttles the CPU")
-        load = self._load.update(self._contention(sample), current, now)
+        load = self._load.update(self._contention(sample, now), current, now)
         return [
             heat,
             self._battery.update(sample.battery, now),
@@ -250,13 +253,14 @@ class Governor:
             Cap("policy", ladder.top, f"policy {policy.name} allows no more"),
         ]
 
-    def _contention(self, sample: Sample) -> bool:
-        policy, others = self.policy.load, sample.other_load
+    def _contention(self, sample: Sample, now: float) -> bool:
+        policy, others = self.policy.load, usable(sample.other_load, now, LOAD_MAX_AGE_S)
         if not policy.yield_to_others or others is None:
             return False
-        if sample.psi_cpu_some_avg10 is None:
+        pressure = usable(sample.cpu_pressure, now, LOAD_MAX_AGE_S)
+        if pressure is None:
             return others * 100.0 > policy.other_load_alone
-        waiting = sample.psi_cpu_some_avg10 > policy.psi_cpu_some_avg10
+        waiting = pressure > policy.psi_cpu_some_avg10
         return waiting and others * 100.0 > policy.other_load
 
     def _move(self, binding: Cap, now: float, first: bool) -> str:

@@ -8,6 +8,7 @@ was read and how far it can be trusted, the governor says what follows from it.
 from edge_app.sensors.sysfs import SysfsSensors
 from edge_app.sensors.trace import TraceSensors
 from edge_app.sensors.types import (
+    NO_BATTERY,
     Battery,
     Quality,
     Reading,
@@ -15,9 +16,11 @@ from edge_app.sensors.types import (
     SensorSource,
     SensorStatus,
     Zone,
+    absent,
 )
 
 __all__ = [
+    "NO_BATTERY",
     "Battery",
     "Quality",
     "Reading",
@@ -27,4 +30,5 @@ __all__ = [
     "SysfsSensors",
     "TraceSensors",
     "Zone",
+    "absent",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from edge_app.sensors.root import SysRoot
-from edge_app.sensors.types import Quality, SensorStatus
+from edge_app.sensors.types import Quality, Reading, SensorStatus, absent
 
 STAT = "proc/stat"
 PRESSURE = "proc/pressure/cpu"
@@ -25,8 +25,8 @@ class Load:
     """Shares 0..1 of all CPU time since the previous reading, and pressure in percent."""
 
     busy: float | None
-    other: float | None
-    psi_cpu_some_avg10: float | None
+    other: Reading
+    pressure: Reading
 
 
 class CpuLoad:
@@ -36,7 +36,7 @@ class CpuLoad:
         self._root = root
         self._previous: tuple[float, float, float] | None = None
 
-    def read(self) -> Load:
+    def read(self, time: float) -> Load:
         busy = other = None
         current = self._times()
         if current is not None and self._previous is not None:
@@ -49,7 +49,15 @@ class CpuLoad:
         if current is not None:
             self._previous = current
         match = AVG10.search(self._root.read(PRESSURE).text or "")
-        return Load(busy, other, float(match[1]) if match else None)
+        return Load(
+            busy,
+            absent("load of others")
+            if other is None
+            else Reading(other, time, Quality.OK, "load of others"),
+            Reading(float(match[1]), time, Quality.OK, "CPU pressure")
+            if match
+            else absent("CPU pressure"),
+        )
 
     def _times(self) -> tuple[float, float, float] | None:
         """All CPU time, what of it was idle, and our own, in seconds since the start."""
@@ -71,13 +79,13 @@ class CpuLoad:
             cpu = SensorStatus("load", "CPU time of others", Quality.ABSENT, detail)
         else:
             detail = (
-                "known from the second sample on" if load.other is None else f"{load.other:.0%}"
+                f"{load.other.value:.0%}" if load.other.ok else "known from the second sample on"
             )
             cpu = SensorStatus("load", "CPU time of others", Quality.OK, detail)
-        if load.psi_cpu_some_avg10 is None:
+        if not load.pressure.ok:
             detail = f"no {self._root.root / PRESSURE}; the load of others stands in for it"
             pressure = SensorStatus("pressure", "waiting for a CPU", Quality.ABSENT, detail)
         else:
-            detail = f"{load.psi_cpu_some_avg10:g} % of the last 10 s"
+            detail = f"{load.pressure.value:g} % of the last 10 s"
             pressure = SensorStatus("pressure", "waiting for a CPU", Quality.OK, detail)
         return [cpu, pressure]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_app.sensors.root import SysRoot
-from edge_app.sensors.types import Battery, Quality, Reading, SensorStatus
+from edge_app.sensors.types import Battery, Quality, Reading, SensorStatus, absent
 from edge_app.sensors.validators import JumpDetector, Validator, implausible_charge
 
 POWER = "sys/class/power_supply"
@@ -74,8 +74,9 @@ class PowerSupply:
             charge=self._charge(packs, time),
             discharging=discharging,
             on_ac=on_ac,
-            energy_j=_sum(energies),
-            power_w=power,
+            energy=_reading(_sum(energies), time, "battery energy"),
+            power=_reading(power, time, "battery power"),
+            full_j=_sum([pack.full_j for pack in packs]),
         )
 
     def _without_packs(self, time: float, on_ac: bool | None) -> Battery:
@@ -136,10 +137,10 @@ class PowerSupply:
             status = SensorStatus(NAME, "charge", Quality.ABSENT, detail)
         elif battery.charge.ok:
             parts = [f"{battery.charge.value:.0%}", _direction(battery.discharging)]
-            if battery.energy_j is not None:
-                parts.append(f"{battery.energy_j / JOULES_PER_WH:.1f} Wh left")
-            if battery.power_w is not None:
-                parts.append(f"{abs(battery.power_w):.1f} W")
+            if battery.energy.value is not None:
+                parts.append(f"{battery.energy.value / JOULES_PER_WH:.1f} Wh left")
+            if battery.power.value is not None:
+                parts.append(f"{abs(battery.power.value):.1f} W")
             status = SensorStatus(NAME, "charge", Quality.OK, ", ".join(parts))
         else:
             status = SensorStatus(NAME, "charge", battery.charge.quality, self._validator.fault)
@@ -149,6 +150,10 @@ class PowerSupply:
             detail = "yes" if battery.on_ac else "no"
             charger = SensorStatus("charger", "connected", Quality.OK, detail)
         return [status, charger]
+
+
+def _reading(value: float | None, time: float, name: str) -> Reading:
+    return absent(name) if value is None else Reading(value, time, Quality.OK, name)
 
 
 def _ratio(now: float | None, full: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from edge_app.clock import Clock
@@ -23,6 +24,7 @@ class SysfsSensors:
     def __init__(self, root: Path | SysRoot, clock: Clock) -> None:
         files = root if isinstance(root, SysRoot) else SysRoot(root)
         self._clock = clock
+        self._files = files
         self._zones = ThermalZones(files)
         self._throttle = CpuThrottle(files)
         self._power = PowerSupply(files)
@@ -32,14 +34,15 @@ class SysfsSensors:
 
     def sample(self) -> Sample:
         time = self._clock.now()
-        load = self._cpu.read()
+        load = self._cpu.read(time)
         sample = Sample(
             time=time,
             zones=self._zones.read(time, self._smoothed.update(load.busy, time)),
             battery=self._power.read(time),
-            cpu_throttled=self._throttle.read(),
+            throttled=self._throttle.read(time),
             other_load=load.other,
-            psi_cpu_some_avg10=load.psi_cpu_some_avg10,
+            cpu_pressure=load.pressure,
+            wall=datetime.now().astimezone() if self._files.is_this_machine else None,
         )
         self._newest = sample, load
         return sample
@@ -51,7 +54,7 @@ class SysfsSensors:
         sample, load = self._newest
         return [
             *self._zones.describe(sample.zones),
-            self._throttle.describe(sample.cpu_throttled),
+            self._throttle.describe(sample.throttled),
             *self._power.describe(sample.battery),
             *self._cpu.describe(load),
         ]

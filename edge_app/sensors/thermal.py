@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 
 from edge_app.sensors.root import SysRoot
-from edge_app.sensors.types import Quality, Reading, SensorStatus, Zone
+from edge_app.sensors.types import Quality, Reading, SensorStatus, Zone, absent
 from edge_app.sensors.validators import StuckDetector, Validator, implausible_temperature
 
 THERMAL = "sys/class/thermal"
@@ -136,8 +136,8 @@ class CpuThrottle:
     def __init__(self, root: SysRoot) -> None:
         self._root = root
 
-    def read(self) -> bool | None:
-        """True if a cooling device of the CPU is in use, None if there is none."""
+    def read(self, time: float) -> Reading:
+        """1 if a cooling device of the CPU is in use, 0 if not, ABSENT if there is none."""
         states = [
             self._root.read(f"{THERMAL}/{entry}/cur_state").number()
             for entry in self._root.entries(THERMAL)
@@ -145,11 +145,13 @@ class CpuThrottle:
             and CPU_COOLING.search(self._root.read(f"{THERMAL}/{entry}/type").text or "")
         ]
         known = [state for state in states if state is not None]
-        return any(state > 0 for state in known) if known else None
+        if not known:
+            return absent("throttled")
+        return Reading(float(any(state > 0 for state in known)), time, Quality.OK, "throttled")
 
-    def describe(self, throttled: bool | None) -> SensorStatus:
+    def describe(self, throttled: Reading) -> SensorStatus:
         what = "frequency held down by the kernel"
-        if throttled is None:
+        if not throttled.ok:
             detail = f"no cooling device of the CPU in {self._root.root / THERMAL}"
             return SensorStatus("cpu throttle", what, Quality.ABSENT, detail)
-        return SensorStatus("cpu throttle", what, Quality.OK, "yes" if throttled else "no")
+        return SensorStatus("cpu throttle", what, Quality.OK, "yes" if throttled.value else "no")

@@ -22,7 +22,7 @@ from typing import Any
 
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.sensors.types import Battery, Quality, Reading, Sample, SensorStatus, Zone
+from edge_app.sensors.types import Battery, Quality, Reading, Sample, SensorStatus, Zone, absent
 from edge_app.sensors.validators import Validator, implausible_charge, implausible_temperature
 
 TRACE_FORMAT = "edge-app/sensors/1"
@@ -75,9 +75,9 @@ class TraceSensors:
             time=now,
             zones=self._read_zones(row.get("zones", {}), now),
             battery=self._read_battery(row.get("battery"), now),
-            cpu_throttled=row.get("cpu_throttled"),
-            other_load=row.get("other_load"),
-            psi_cpu_some_avg10=row.get("psi_cpu_some_avg10"),
+            throttled=_reading(row.get("cpu_throttled"), now, "throttled"),
+            other_load=_reading(row.get("other_load"), now, "load of others"),
+            cpu_pressure=_reading(row.get("psi_cpu_some_avg10"), now, "CPU pressure"),
         )
         return self._newest
 
@@ -127,8 +127,8 @@ class TraceSensors:
             charge=self._battery.reading(values.get("charge"), now),
             discharging=values.get("discharging"),
             on_ac=values.get("on_ac"),
-            energy_j=values.get("energy_j"),
-            power_w=values.get("power_w"),
+            energy=_reading(values.get("energy_j"), now, "battery energy"),
+            power=_reading(values.get("power_w"), now, "battery power"),
         )
 
     def describe(self) -> list[SensorStatus]:
@@ -156,6 +156,10 @@ def _between(before: Row, after: Row | None, key: str, share: float) -> Any:
     ):
         return first
     return first + (second - first) * share
+
+
+def _reading(value: float | bool | None, now: float, name: str) -> Reading:
+    return absent(name) if value is None else Reading(float(value), now, Quality.OK, name)
 
 
 def _text(reading: Reading, form: str, fault: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -54,38 +55,57 @@ class Zone:
     critical_c: float | None = None
 
 
+def absent(name: str) -> Reading:
+    """What a device gives that has no such sensor."""
+    return Reading(None, 0.0, Quality.ABSENT, name)
+
+
 @dataclass(frozen=True)
 class Battery:
     """All batteries that power the device, as one.
 
     ``charge``: fraction 0..1. ``discharging``: None if it cannot be told. ``on_ac``: whether a
-    charger is connected; None if the device does not say. ``energy_j``: what is left, in joules.
-    ``power_w``: flow out of the battery; negative while it charges.
+    charger is connected; None if the device does not say. ``energy``: what is left, in joules;
+    ``full_j``: what there is when full, in joules. ``power``: watts out of the battery; negative
+    while it charges.
     """
 
     present: bool
     charge: Reading
     discharging: bool | None = None
     on_ac: bool | None = None
-    energy_j: float | None = None
-    power_w: float | None = None
+    energy: Reading = absent("battery energy")
+    power: Reading = absent("battery power")
+    full_j: float | None = None
+
+
+NO_BATTERY = Battery(False, absent("battery"))
 
 
 @dataclass(frozen=True)
 class Sample:
     """Everything that was read in one go.
 
-    ``cpu_throttled``: the kernel holds the CPU's frequency down because of heat. ``other_load``:
-    share 0..1 of all CPU time used by other processes. ``psi_cpu_some_avg10``: percent of the
-    last 10 s in which some task waited for a CPU (Linux pressure stall information).
+    ``wall``: local date and time with its offset, for what a policy says in times of day; None
+    if the clock is not known. The rest are readings:
+    ``throttled``: 1 while the kernel or the firmware holds the CPU's frequency down because of
+    heat, else 0. ``under_voltage``: 1 while the power supply is too weak. ``other_load``: share
+    0..1 of all CPU time used by other processes. ``cpu_pressure``: percent of the last 10 s in
+    which some task waited for a CPU (Linux pressure stall information, `some avg10`).
+    ``cpu_limit``: highest frequency that is allowed now as a share of the hardware's highest.
+    ``power``: watts that the device (or, as its name then says, a part of it) takes.
     """
 
     time: float
-    zones: tuple[Zone, ...]
-    battery: Battery
-    cpu_throttled: bool | None = None
-    other_load: float | None = None
-    psi_cpu_some_avg10: float | None = None
+    zones: tuple[Zone, ...] = ()
+    battery: Battery = NO_BATTERY
+    throttled: Reading = absent("throttled")
+    under_voltage: Reading = absent("under-voltage")
+    other_load: Reading = absent("load of others")
+    cpu_pressure: Reading = absent("CPU pressure")
+    cpu_limit: Reading = absent("CPU frequency limit")
+    power: Reading = absent("power")
+    wall: datetime | None = None
 
 
 @dataclass(frozen=True)

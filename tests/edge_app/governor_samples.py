@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from edge_app.clock import ManualClock
 from edge_app.governor import Decision, Governor, load_policy
-from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
+from edge_app.sensors import Battery, Quality, Reading, Sample, Zone, absent
 
 LEVELS = (2, 4, 6, 8)
 PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
@@ -26,6 +26,11 @@ def make_zone(
 def make_battery(charge: float | None, time: float, discharging: bool | None = True) -> Battery:
     quality = Quality.MISSING if charge is None else Quality.OK
     return Battery(True, Reading(charge, time, quality, "battery"), discharging)
+
+
+def ok(value: float | None, time: float = 0.0, name: str = "") -> Reading:
+    """A sound reading; ABSENT if there is no value."""
+    return absent(name) if value is None else Reading(value, time, Quality.OK, name)
 
 
 def no_battery(time: float) -> Battery:

@@ -15,6 +15,7 @@ from governor_samples import (
     make_sample,
     make_zone,
     no_battery,
+    ok,
     run,
 )
 from hypothesis import HealthCheck, given, settings
@@ -109,7 +110,7 @@ def test_only_the_zones_of_the_policy_are_obeyed() -> None:
 def test_throttling_by_the_kernel_steps_down_however_cool_it_claims_to_be() -> None:
     governor = make_governor()
     run(governor, make_sample, 0, 5)
-    decisions = run(governor, lambda t: replace(make_sample(t), cpu_throttled=True), 5, 200)
+    decisions = run(governor, lambda t: replace(make_sample(t), throttled=ok(1.0, t)), 5, 200)
     assert decisions[0].bits == 6 and decisions[0].cause == "thermal"
     assert "throttles" in decisions[0].why
     assert decisions[-1].rung == 0
@@ -180,9 +181,7 @@ def any_samples(draw: st.DrawFn) -> list[Sample]:
                 shown,
                 zones,
                 battery,
-                draw(st.none() | st.booleans()),
-                draw(st.none() | st.floats(0, 1)),
-                draw(st.none() | st.floats(0, 100)),
+                *(Reading(draw(ANY_FLOAT | st.none()), now, draw(QUALITIES), "") for _ in range(6)),
             )
         )
     return samples

@@ -16,6 +16,7 @@ from governor_samples import (
     make_sample,
     make_zone,
     no_battery,
+    ok,
     run,
 )
 
@@ -217,7 +218,7 @@ def test_slow_frames_lower_the_level_and_fast_ones_raise_it() -> None:
 
 def test_yields_to_other_programs_down_to_the_lowest_level_at_full_rate() -> None:
     def busy(t: float) -> Sample:
-        return replace(make_sample(t), other_load=0.6, psi_cpu_some_avg10=70.0)
+        return replace(make_sample(t), other_load=ok(0.6, t), cpu_pressure=ok(70.0, t))
 
     governor = make_governor()
     decisions = run(governor, busy, 0, 200)
@@ -236,7 +237,7 @@ def test_yields_to_other_programs_down_to_the_lowest_level_at_full_rate() -> Non
     ],
 )
 def test_contention(others: float, waiting: float | None, yields: bool) -> None:
-    sample = replace(make_sample(0.0), other_load=others, psi_cpu_some_avg10=waiting)
+    sample = replace(make_sample(0.0), other_load=ok(others), cpu_pressure=ok(waiting))
     assert (make_governor().step(sample).cause == "load") is yields
 
 

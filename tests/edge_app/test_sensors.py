@@ -109,9 +109,9 @@ def test_raspberry_pi_without_battery(tmp_path: Path) -> None:
     assert zone.passive_c is None and zone.critical_c == pytest.approx(110.0)
     assert not sample.battery.present
     assert sample.battery.charge.quality is Quality.ABSENT
-    assert sample.cpu_throttled is None, "a fan that turns does not throttle the CPU"
-    assert sample.other_load is None, "load is known from the second sample on"
-    assert sample.psi_cpu_some_avg10 is None
+    assert sample.throttled.quality is Quality.ABSENT, "a fan that turns does not throttle the CPU"
+    assert sample.other_load.quality is Quality.ABSENT, "load is known from the second sample on"
+    assert sample.cpu_pressure.quality is Quality.ABSENT
     assert statuses(sensors)["battery"].quality is Quality.ABSENT
     assert "48.3 °C, critical 110 °C" in statuses(sensors)["thermal/cpu-thermal"].detail
 
@@ -122,7 +122,7 @@ def test_load_between_two_samples(tmp_path: Path) -> None:
     sensors.sample()
     # 200 ticks passed, 50 of them idle or waiting for a disk.
     write(tmp_path, {"proc/stat": "cpu  200 0 150 840 10 0 0 0 0 0\n"})
-    assert sensors.sample().other_load == pytest.approx(0.75)
+    assert sensors.sample().other_load.value == pytest.approx(0.75)
 
 
 def test_laptop(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_laptop(tmp_path: Path) -> None:
     battery = sample.battery
     assert battery.present and battery.discharging is True and battery.on_ac is False
     assert battery.charge.value == pytest.approx(0.75), "the mouse does not count"
-    assert battery.energy_j == pytest.approx(30 * 3600)
-    assert battery.power_w == pytest.approx(12.5)
-    assert sample.cpu_throttled is False
-    assert sample.psi_cpu_some_avg10 == 12.5
+    assert battery.energy.value == pytest.approx(30 * 3600)
+    assert battery.power.value == pytest.approx(12.5)
+    assert sample.throttled.value == 0
+    assert sample.cpu_pressure.value == 12.5
 
 
 def test_phone_with_charge_and_negative_current(tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_phone_with_charge_and_negative_current(tmp_path: Path) -> None:
     sample = SysfsSensors(tmp_path, ManualClock()).sample()
     battery = sample.battery
     assert battery.charge.value == pytest.approx(0.5)
-    assert battery.energy_j == pytest.approx(1.5 * 3.8 * 3600)
-    assert battery.power_w == pytest.approx(2.0), "out of the battery is positive"
+    assert battery.energy.value == pytest.approx(1.5 * 3.8 * 3600)
+    assert battery.power.value == pytest.approx(2.0), "out of the battery is positive"
     assert battery.discharging is True
-    assert sample.cpu_throttled is True
+    assert sample.throttled.value == 1
 
 
 @pytest.mark.parametrize("current", ["500000", "-500000"])
@@ -160,7 +160,7 @@ def test_sign_of_the_current_decides_nothing(tmp_path: Path, current: str) -> No
     write(tmp_path, tree)
     battery = SysfsSensors(tmp_path, ManualClock()).sample().battery
     assert battery.discharging is False
-    assert battery.power_w == pytest.approx(-2.0)
+    assert battery.power.value == pytest.approx(-2.0)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_direction_unknown_without_charger_and_status(tmp_path: Path) -> None:
     bat = "sys/class/power_supply/gauge"
     write(tmp_path, {f"{bat}/type": "Battery", f"{bat}/capacity": "80"})
     battery = SysfsSensors(tmp_path, ManualClock()).sample().battery
-    assert battery.discharging is None and battery.on_ac is None and battery.power_w is None
+    assert battery.discharging is None and battery.on_ac is None and battery.power.value is None
     assert battery.charge.value == pytest.approx(0.8)
 
 

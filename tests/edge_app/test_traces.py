@@ -69,14 +69,14 @@ def test_interpolates_numbers_and_holds_everything_else(tmp_path: Path) -> None:
     assert sample.time == zone.reading.time == 9.5
     assert zone.reading.value == pytest.approx(52.5) and zone.passive_c == 80
     assert sample.battery.charge.value == pytest.approx(0.475)
-    assert sample.battery.power_w == pytest.approx(1.5)
-    assert sample.battery.discharging is True and sample.cpu_throttled is None
-    assert sample.other_load == pytest.approx(0.05)
-    assert sample.psi_cpu_some_avg10 == pytest.approx(15)
+    assert sample.battery.power.value == pytest.approx(1.5)
+    assert sample.battery.discharging is True and not sample.throttled.ok
+    assert sample.other_load.value == pytest.approx(0.05)
+    assert sample.cpu_pressure.value == pytest.approx(15)
     clock.advance(1000.0)
     after_the_end = sensors.sample()
     assert after_the_end.zones[0].reading.value == 60 and after_the_end.zones[0].reading.ok
-    assert after_the_end.battery.discharging is False and after_the_end.cpu_throttled is True
+    assert after_the_end.battery.discharging is False and after_the_end.throttled.value == 1
 
 
 def test_never_interpolates_towards_a_sentinel(tmp_path: Path) -> None:
