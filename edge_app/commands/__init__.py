@@ -1,0 +1,1 @@
+"""The commands of edge-app that have subcommands of their own; `cli` puts them together."""
