@@ -6,11 +6,11 @@ never allows more) as long as the rest of its arguments stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_app.governor.ladder import Ladder
-from edge_app.governor.policy import Policy, Thermal, Tier
+from edge_app.governor.policy import Policy, Thermal
 from edge_app.sensors import Zone
 
 PASSIVE_MARGIN_C = 2.0
@@ -109,32 +109,6 @@ def thermal_cap(heat: Heat | None, current: int, ladder: Ladder, policy: Policy)
             allowed = index
     ahead = f", {heat.forecast_c:.1f} °C ahead" if heat.forecast_c > heat.temperature_c else ""
     return Cap("thermal", allowed, f"{where}{ahead}: budget {max(0.0, budget):.1f} bits")
-
-
-def active_tiers(
-    charge: float, held: Sequence[bool], tiers: Sequence[Tier], hysteresis: float
-) -> tuple[bool, ...]:
-    """Which tiers apply at ``charge`` (0..1), given which did before: one that holds ends only
-    ``hysteresis`` points above its bound."""
-    percent = charge * 100.0
-    return tuple(
-        percent < tier.below + (hysteresis if was else 0.0)
-        for tier, was in zip(tiers, held, strict=True)
-    )
-
-
-def battery_cap(
-    charge: float | None, active: Sequence[bool], ladder: Ladder, tiers: Sequence[Tier]
-) -> Cap:
-    """The strictest of the active tiers. ``charge`` None: no battery, or it does not count."""
-    if charge is None:
-        return Cap("battery", ladder.top, "no battery in use")
-    rung, why = ladder.top, f"battery {charge * 100:.1f} %"
-    for tier, applies in zip(tiers, active, strict=True):
-        if applies and ladder.at_most(tier.max_bits) <= rung:
-            rung = ladder.at_most(tier.max_bits)
-            why = f"battery {charge * 100:.1f} %: in the tier below {tier.below:g} %"
-    return Cap("battery", rung, why)
 
 
 def deadline_cap(

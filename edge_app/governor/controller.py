@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor.backdown import Backdown
-from edge_app.governor.caps import (
-    Cap,
-    active_tiers,
-    battery_cap,
-    deadline_cap,
-    failsafe_cap,
-    thermal_cap,
-)
-from edge_app.governor.ladder import Ladder, build_ladder
+from edge_app.governor.battery import BatteryTracker
+from edge_app.governor.caps import Cap, deadline_cap, failsafe_cap, thermal_cap
+from edge_app.governor.energy import Profile
+from edge_app.governor.ladder import build_ladder
 from edge_app.governor.policy import Policy
 from edge_app.governor.slowdown import Slowdown
 from edge_app.governor.tracking import GAP_S, ThermalTracker, usable
-from edge_app.sensors import Battery, Sample
+from edge_app.sensors import Sample
 
-BATTERY_MAX_AGE_S = 60.0
-"""Fuel gauges update once a minute at worst."""
 LOAD_MAX_AGE_S = 10.0
+IDLE_W = 2.0
+ACTIVE_W = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,62 +44,6 @@ class Decision:
     next_raise_s: float | None
     temperature_c: float | None
     battery_charge: float | None
-
-
-class BatteryTracker:
-    """Charge and tiers: median of three, running minimum while it discharges."""
-
-    def __init__(self, policy: Policy, ladder: Ladder) -> None:
-        self._policy = policy
-        self._ladder = ladder
-        self._held: tuple[bool, ...] = (False,) * len(policy.battery.tiers)
-        self._raw: deque[float] = deque(maxlen=3)
-        self._lowest = 1.0
-        self._seen = -math.inf
-        self._cap = battery_cap(None, self._held, ladder, policy.battery.tiers)
-        self.charge: float | None = None
-
-    def update(self, battery: Battery, now: float) -> Cap:
-        """The cap at ``now``."""
-        policy, tiers = self._policy.battery, self._policy.battery.tiers
-        self.charge = None
-        if not battery.present:
-            return battery_cap(None, self._held, self._ladder, tiers)
-        value = usable(battery.charge, now, BATTERY_MAX_AGE_S)
-        if value is not None and 0.0 <= value <= 1.0:
-            self._raw.append(value)
-            self.charge = sorted(self._raw)[len(self._raw) // 2]
-        if not self._drains(battery) and policy.on_ac == "ignore":
-            self._lowest, self._held = 1.0, (False,) * len(tiers)
-            self._seen = now
-            self._cap = Cap("battery", self._ladder.top, "on external power")
-            return self._cap
-        if self.charge is None:
-            return self._unreadable(now)
-        self._seen = now
-        if self._drains(battery):
-            self._lowest = min(self._lowest, self.charge)
-        else:
-            self._lowest = self.charge
-        self._held = active_tiers(self._lowest, self._held, tiers, policy.hysteresis)
-        self._cap = battery_cap(self._lowest, self._held, self._ladder, tiers)
-        return self._cap
-
-    @staticmethod
-    def _drains(battery: Battery) -> bool:
-        """Whether charge is being used; if nothing says so, it is."""
-        if battery.discharging is not None:
-            return battery.discharging
-        return battery.on_ac is not True
-
-    def _unreadable(self, now: float) -> Cap:
-        """The last cap, and a rung less for every while it lasts: charge does not wait."""
-        if self._seen == -math.inf:
-            self._seen = now
-        silent = now - self._seen
-        steps = int(silent / self._policy.failsafe.battery_step_s)
-        rung = max(min(self._ladder.full, self._cap.rung), self._cap.rung - steps)
-        return Cap("battery", rung, f"the battery gives no charge for {silent:.0f} s")
 
 
 class Governor:
@@ -136,7 +74,9 @@ class Governor:
         self._limited = max(levels) > self.ladder.rungs[-1].bits
         self._slowdown = Slowdown()
         self._thermal = ThermalTracker(policy)
-        self._battery = BatteryTracker(policy, self.ladder)
+        self._battery = BatteryTracker(
+            policy, self.ladder, Profile.from_seconds(self._profile, IDLE_W, ACTIVE_W)
+        )
         top, full, period = self.ladder.top, self.ladder.full, policy.load.step_s
         self._throttle = Backdown(top, 0, period)
         self._load = Backdown(top, full, period)
@@ -239,7 +179,7 @@ class Governor:
         load = self._load.update(self._contention(sample, now), current, now)
         return [
             heat,
-            self._battery.update(sample.battery, now),
+            self._battery.update(sample, now, current),
             deadline_cap(
                 self._slowdown.mean,
                 self._slowdown.deviation,

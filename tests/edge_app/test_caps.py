@@ -11,8 +11,6 @@ from edge_app.governor.backdown import Backdown
 from edge_app.governor.caps import (
     Heat,
     ThermalLimits,
-    active_tiers,
-    battery_cap,
     deadline_cap,
     failsafe_cap,
     thermal_budget,
@@ -131,42 +129,6 @@ def test_a_raise_needs_a_guard_that_staying_does_not(
 def test_critical_is_the_lowest_rung() -> None:
     assert thermal_cap(heat(88.0), LADDER.top, LADDER, POLICY).rung == 0
     assert thermal_cap(None, 0, LADDER, POLICY).rung == LADDER.top
-
-
-charges = st.floats(0, 1)
-helds = st.tuples(st.booleans(), st.booleans(), st.booleans())
-
-
-@unhurried
-@given(charges, charges, helds)
-def test_emptier_never_allows_more(one: float, other: float, held: tuple[bool, ...]) -> None:
-    low, high = sorted((one, other))
-    tiers, hysteresis = POLICY.battery.tiers, POLICY.battery.hysteresis
-
-    def allowed(charge: float) -> int:
-        active = active_tiers(charge, held, tiers, hysteresis)
-        return battery_cap(charge, active, LADDER, tiers).rung
-
-    assert allowed(low) <= allowed(high)
-
-
-@pytest.mark.parametrize(
-    ("charge", "held", "bits"),
-    [
-        (0.50, False, 8),
-        (0.40, False, 8),
-        (0.39, False, 6),
-        (0.41, True, 6),
-        (0.42, True, 8),
-        (0.19, False, 4),
-        (0.09, False, 2),
-        (0.0, False, 2),
-    ],
-)
-def test_tiers(charge: float, held: bool, bits: int) -> None:
-    tiers = POLICY.battery.tiers
-    active = active_tiers(charge, (held, False, False), tiers, POLICY.battery.hysteresis)
-    assert LADDER.rungs[battery_cap(charge, active, LADDER, tiers).rung].bits == bits
 
 
 @unhurried

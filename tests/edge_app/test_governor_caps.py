@@ -11,7 +11,6 @@ from governor_samples import (
     COOL,
     HOT,
     PROFILE,
-    make_battery,
     make_governor,
     make_sample,
     make_zone,
@@ -125,74 +124,6 @@ def test_resume_from_suspend_restarts_the_dwell() -> None:
     decisions = run(governor, make_sample, 10_000, 60)
     first = next(decision for decision in decisions if decision.changed)
     assert first.time >= 10_020
-
-
-# Battery ----------------------------------------------------------------------------------------
-
-
-def test_battery_tiers_while_discharging() -> None:
-    governor = make_governor()
-    bits = {}
-    for second in range(1000):
-        decision = governor.step(make_sample(float(second), COOL, 1.0 - second / 1000))
-        bits[round(1000 - second)] = decision.bits
-    assert [bits[permille] for permille in (450, 390, 210, 190, 110, 90, 10)] == [
-        8,
-        6,
-        6,
-        4,
-        4,
-        2,
-        2,
-    ]
-
-
-def test_gauge_that_bounces_back_does_not_raise() -> None:
-    governor = make_governor()
-    run(governor, lambda t: make_sample(t, COOL, 0.39), 0, 10)
-    decisions = run(governor, lambda t: make_sample(t, COOL, 0.6), 10, 300)
-    assert {decision.bits for decision in decisions} == {6}
-
-
-def test_charger_ends_the_tiers_and_flapping_contacts_do_not() -> None:
-    governor = make_governor()
-    run(governor, lambda t: make_sample(t, COOL, 0.15), 0, 10)
-
-    def flapping(t: float) -> Sample:
-        return Sample(t, (make_zone(COOL, t),), make_battery(0.15, t, t % 2 == 0))
-
-    assert {decision.bits for decision in run(governor, flapping, 10, 120)} == {4}
-
-    def charging(t: float) -> Sample:
-        return Sample(t, (make_zone(COOL, t),), make_battery(0.15, t, False))
-
-    raises = [d for d in run(governor, charging, 130, 60) if d.changed]
-    assert [(d.bits, d.cause) for d in raises] == [(6, "battery"), (8, "battery")]
-    assert make_governor("battery.on_ac=apply").step(charging(0.0)).bits == 4
-
-
-def test_unknown_direction_counts_as_discharging() -> None:
-    sample = Sample(0.0, (make_zone(COOL, 0.0),), make_battery(0.15, 0.0, None))
-    assert make_governor().step(sample).bits == 4
-
-
-def test_unreadable_battery_keeps_its_cap_and_loses_a_rung_every_ten_minutes() -> None:
-    governor = make_governor()
-    run(governor, lambda t: make_sample(t, COOL, 0.5), 0, 10)
-
-    def unreadable(t: float) -> Sample:
-        return Sample(t, (make_zone(COOL, t),), make_battery(None, t))
-
-    decisions = run(governor, unreadable, 10, 3000)
-    assert [decisions[second].bits for second in (0, 580, 620, 1220, 1820, 2990)] == [
-        8,
-        8,
-        6,
-        4,
-        2,
-        2,
-    ]
-    assert decisions[-1].rung == governor.ladder.full
 
 
 # Deadline, load, policy ---------------------------------------------------------------------------

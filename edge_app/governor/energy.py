@@ -1,0 +1,75 @@
+"""What running costs: seconds and joules of a frame at each level, and watts at a rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+STATED_MODEL = "stated model"
+
+
+@dataclass(frozen=True)
+class LevelCost:
+    """One frame at one level on an otherwise idle machine.
+
+    ``seconds`` it takes; ``joules`` it needs above what the device needs anyway.
+    """
+
+    seconds: float
+    joules: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the levels cost on this machine.
+
+    ``levels``: by bits. ``idle_w``: watts of the device while no frame runs. ``source``: where
+    the joules come from, for people.
+    """
+
+    levels: Mapping[int, LevelCost]
+    idle_w: float
+    source: str
+
+    @classmethod
+    def from_seconds(
+        cls,
+        seconds: Mapping[int, float],
+        idle_w: float,
+        active_w: float,
+        source: str = STATED_MODEL,
+    ) -> Self:
+        """The stated model, while nothing has been measured: a frame takes ``active_w`` watts
+        more than idling does for as long as it runs. Times that are not positive are left out."""
+        levels = {
+            bits: LevelCost(taken, active_w * taken)
+            for bits, taken in seconds.items()
+            if math.isfinite(taken) and taken > 0
+        }
+        return cls(levels, idle_w, source)
+
+    @property
+    def seconds(self) -> dict[int, float]:
+        """Seconds of a frame by bits."""
+        return {bits: cost.seconds for bits, cost in self.levels.items()}
+
+    def watts(self, bits: int, fps: float) -> float:
+        """Watts of the device while ``fps`` frames a second run at ``bits``.
+
+        No more frames run than there is time for; ``fps`` 0 is an unpinned rate: as many as that.
+        A level that was never measured counts as the nearest one that costs more, or as the
+        costliest of all.
+        """
+        cost = self._cost(bits)
+        if cost is None:
+            return self.idle_w
+        most = 1.0 / cost.seconds
+        return self.idle_w + cost.joules * (min(fps, most) if fps > 0 else most)
+
+    def _cost(self, bits: int) -> LevelCost | None:
+        if not self.levels:
+            return None
+        known = [level for level in self.levels if level >= bits]
+        return self.levels[min(known) if known else max(self.levels)]
