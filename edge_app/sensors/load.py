@@ -1,6 +1,6 @@
 """How busy the CPUs are, and with whose work.
 
-psutil's CPU times and /proc/pressure/cpu, below the same root as everything else, so that a copy of
+/proc/stat and /proc/pressure/cpu, below the same root as everything else, so that a copy of
 another machine's files gives that machine's load.
 """
 
@@ -10,13 +10,14 @@ import re
 import time as process_clock
 from dataclasses import dataclass
 
-import psutil
-
-from edge_app.sensors.root import SysRoot
+from edge_app.sensors.root import Root, place
 from edge_app.sensors.types import Quality, Reading, SensorStatus, absent
 
 STAT = "proc/stat"
 PRESSURE = "proc/pressure/cpu"
+CPU_LINE = re.compile(r"^cpu +(\d+ +\d+ +\d+ +\d+[ \d]*)$", re.MULTILINE)
+TICKS_PER_S = 100
+"""USER_HZ, the same on every architecture that Linux has today (proc(5))."""
 AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 
 
@@ -32,7 +33,7 @@ class Load:
 class CpuLoad:
     """Load between two readings; the first has none."""
 
-    def __init__(self, root: SysRoot) -> None:
+    def __init__(self, root: Root) -> None:
         self._root = root
         self._previous: tuple[float, float, float] | None = None
 
@@ -61,21 +62,20 @@ class CpuLoad:
 
     def _times(self) -> tuple[float, float, float] | None:
         """All CPU time, what of it was idle, and our own, in seconds since the start."""
-        psutil.PROCFS_PATH = str(self._root.root / "proc")
-        try:
-            times = psutil.cpu_times()
-        except (OSError, ValueError, IndexError, TypeError):
-            # No such file, or one without the fields that psutil expects.
+        match = CPU_LINE.search(self._root.read(STAT).text or "")
+        if match is None:
             return None
-        # What a guest used is part of user and nice, too.
-        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        user, nice, system, idle, *rest = (int(ticks) for ticks in match[1].split())
+        iowait, irq, softirq, steal = (*rest, 0, 0, 0, 0)[:4]
+        # What a guest used is part of user and nice already.
+        total = user + nice + system + idle + iowait + irq + softirq + steal
         own = process_clock.process_time() if self._root.is_this_machine else 0.0
-        return total, times.idle + getattr(times, "iowait", 0.0), own
+        return total / TICKS_PER_S, (idle + iowait) / TICKS_PER_S, own
 
     def describe(self, load: Load) -> list[SensorStatus]:
         """One status for the load of others and one for pressure stall information."""
         if self._previous is None:
-            detail = f"{self._root.root / STAT} cannot be read"
+            detail = f"{place(self._root, STAT)} cannot be read"
             cpu = SensorStatus("load", "CPU time of others", Quality.ABSENT, detail)
         else:
             detail = (
@@ -83,7 +83,7 @@ class CpuLoad:
             )
             cpu = SensorStatus("load", "CPU time of others", Quality.OK, detail)
         if not load.pressure.ok:
-            detail = f"no {self._root.root / PRESSURE}; the load of others stands in for it"
+            detail = f"no {place(self._root, PRESSURE)}; the load of others stands in for it"
             pressure = SensorStatus("pressure", "waiting for a CPU", Quality.ABSENT, detail)
         else:
             detail = f"{load.pressure.value:g} % of the last 10 s"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_app.sensors.root import SysRoot
+from edge_app.sensors.root import Root, place
 from edge_app.sensors.types import Battery, Quality, Reading, SensorStatus, absent
 from edge_app.sensors.validators import JumpDetector, Validator, implausible_charge
 
@@ -37,7 +37,7 @@ class PowerSupply:
     Batteries of peripherals (``scope`` is ``Device``: a mouse, a headset) do not count.
     """
 
-    def __init__(self, root: SysRoot) -> None:
+    def __init__(self, root: Root) -> None:
         self._root = root
         self._validator = Validator(NAME, implausible_charge)
         self._jumps = JumpDetector()
@@ -133,7 +133,7 @@ class PowerSupply:
     def describe(self, battery: Battery) -> list[SensorStatus]:
         """One status for the battery and one for the charger."""
         if not battery.present:
-            detail = f"none in {self._root.root / POWER}; the battery cap does not apply"
+            detail = f"none in {place(self._root, POWER)}; the battery cap does not apply"
             status = SensorStatus(NAME, "charge", Quality.ABSENT, detail)
         elif battery.charge.ok:
             parts = [f"{battery.charge.value:.0%}", _direction(battery.discharging)]

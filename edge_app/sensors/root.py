@@ -1,14 +1,23 @@
-"""Reading small files below a root directory, with the errors the kernel gives."""
+"""Where sensors read: small files below one root, with the errors that the kernel gives.
+
+``Root`` is all that a reader needs, so that a directory, a recording and a test's dictionary serve
+as well as this machine does. Nothing else in the sensors opens a file.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 ATTRIBUTE_BYTES = 4096
 """The kernel never gives more than a page for one attribute."""
+
+_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Attribute:
     error: str = ""
 
     def number(self, scale: float = 1.0) -> float | None:
-        """The content as a number times ``scale``; None if it is none."""
+        """The content as a whole number times ``scale``; None if it is none."""
         if self.text is None:
             return None
         try:
@@ -28,9 +37,36 @@ class Attribute:
             return None
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a file, even one that gives an error."""
+        return self.error not in ("ENOENT", "ENOTDIR")
+
+    @property
     def problem(self) -> str:
         """Why ``number`` gave None."""
         return self.error or f"content is {self.text!r}, not a whole number"
+
+
+class Root(Protocol):
+    """Files of /sys and /proc, of whatever machine and time. Paths have no leading slash."""
+
+    @property
+    def name(self) -> str:
+        """For messages: "/", a directory, "recording pi5.jsonl.gz"."""
+        ...
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether what is read is true of the machine that this program runs on, now."""
+        ...
+
+    def read(self, path: str) -> Attribute:
+        """The stripped text of a file, or the error. Never raises."""
+        ...
+
+    def entries(self, path: str) -> list[str]:
+        """Names in a directory in natural order; empty if it is not there."""
+        ...
 
 
 class SysRoot:
@@ -42,30 +78,53 @@ class SysRoot:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
+        self._prefix = str(root).rstrip("/") + "/"
+
+    @property
+    def name(self) -> str:
+        return str(self.root)
 
     @property
     def is_this_machine(self) -> bool:
-        return self.root == Path("/")
+        return self._prefix == "/"
 
     def read(self, path: str) -> Attribute:
-        """The stripped text of ``path`` (relative to the root). Never raises."""
         try:
-            return Attribute(self.read_bytes(path).decode("utf-8", "replace").strip("\0 \t\n"))
+            return attribute(self.read_bytes(path))
         except OSError as error:
             return Attribute(None, errno.errorcode.get(error.errno or 0, str(error)))
 
     def read_bytes(self, path: str) -> bytes:
         """The first page of a file; OSError as it comes. The only place that reads a file."""
-        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(self._prefix + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             return os.pread(descriptor, ATTRIBUTE_BYTES, 0)
         finally:
             os.close(descriptor)
 
     def entries(self, path: str) -> list[str]:
-        """Names in a directory in natural order; empty if it is not there."""
         try:
-            names = os.listdir(self.root / path)
+            return natural(os.listdir(self._prefix + path))
         except OSError:
             return []
-        return sorted(names, key=lambda name: (len(name), name))
+
+
+def attribute(content: bytes) -> Attribute:
+    """What a file with this content says."""
+    return Attribute(content.decode("utf-8", "replace").strip("\0 \t\n"))
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Sorted so that ``zone10`` comes after ``zone9``."""
+
+    def key(name: str) -> list[tuple[int, str]]:
+        # Pieces alternate between text and digits, so that like is compared with like.
+        pieces = _DIGITS.split(name)
+        return [(int(piece), "") if piece.isdecimal() else (0, piece) for piece in pieces]
+
+    return sorted(names, key=key)
+
+
+def place(root: Root, path: str) -> str:
+    """A path as a person should read it: absolute here, with its root's name elsewhere."""
+    return f"/{path}" if root.is_this_machine else f"{path} of {root.name}"

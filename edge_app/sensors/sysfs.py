@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_app.clock import Clock
 from edge_app.sensors.load import CpuLoad, Load
 from edge_app.sensors.power import PowerSupply
-from edge_app.sensors.root import SysRoot
+from edge_app.sensors.root import Root, SysRoot
 from edge_app.sensors.thermal import CpuThrottle, ThermalZones
 from edge_app.sensors.types import Sample, SensorStatus
 from edge_app.sensors.validators import Smoothed
@@ -21,8 +21,8 @@ class SysfsSensors:
     seconds and then MISSING. No failure of a file raises.
     """
 
-    def __init__(self, root: Path | SysRoot, clock: Clock) -> None:
-        files = root if isinstance(root, SysRoot) else SysRoot(root)
+    def __init__(self, root: Path | Root, clock: Clock) -> None:
+        files: Root = SysRoot(root) if isinstance(root, Path) else root
         self._clock = clock
         self._files = files
         self._zones = ThermalZones(files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from edge_app.sensors.root import SysRoot
+from edge_app.sensors.root import Root, place
 from edge_app.sensors.types import Quality, Reading, SensorStatus, Zone, absent
 from edge_app.sensors.validators import StuckDetector, Validator, implausible_temperature
 
@@ -39,7 +39,7 @@ class ThermalZones:
     A zone once seen stays in the list; when it vanishes its reading is MISSING.
     """
 
-    def __init__(self, root: SysRoot) -> None:
+    def __init__(self, root: Root) -> None:
         self._root = root
         self._watched: dict[str, _Watched] = {}
 
@@ -98,7 +98,7 @@ class ThermalZones:
         """One status for each zone, or one that says that there is none."""
         what = "temperature"
         if not zones:
-            detail = f"no zone in {self._root.root / THERMAL}; usual in containers and VMs"
+            detail = f"no zone in {place(self._root, THERMAL)}; usual in containers and VMs"
             return [SensorStatus("thermal", what, Quality.ABSENT, detail)]
         statuses = []
         for zone in zones:
@@ -108,10 +108,8 @@ class ThermalZones:
                 detail = f"{reading.value:.1f} °C{_trip_text(zone)}"
             else:
                 detail = watched.validator.fault
-            place = watched.directory.rpartition("/")[2]
-            statuses.append(
-                SensorStatus(f"thermal/{zone.name}", what, reading.quality, f"{detail} ({place})")
-            )
+            detail += f" ({watched.directory.rpartition('/')[2]})"
+            statuses.append(SensorStatus(f"thermal/{zone.name}", what, reading.quality, detail))
         return statuses
 
 
@@ -133,7 +131,7 @@ def _trip_text(zone: Zone) -> str:
 class CpuThrottle:
     """Whether the kernel slows the CPU down because of heat: the surest sign that it is hot."""
 
-    def __init__(self, root: SysRoot) -> None:
+    def __init__(self, root: Root) -> None:
         self._root = root
 
     def read(self, time: float) -> Reading:
@@ -152,6 +150,6 @@ class CpuThrottle:
     def describe(self, throttled: Reading) -> SensorStatus:
         what = "frequency held down by the kernel"
         if not throttled.ok:
-            detail = f"no cooling device of the CPU in {self._root.root / THERMAL}"
+            detail = f"no cooling device of the CPU in {place(self._root, THERMAL)}"
             return SensorStatus("cpu throttle", what, Quality.ABSENT, detail)
         return SensorStatus("cpu throttle", what, Quality.OK, "yes" if throttled.value else "no")
