@@ -57,7 +57,7 @@ def test_ladder() -> None:
 
 
 def test_ladder_with_unpinned_and_with_low_rates() -> None:
-    unpinned = build_ladder((4, 8), load_policy(None, "performance"))
+    unpinned = build_ladder((4, 8), load_policy(None, "fastest"))
     assert [(r.bits, r.fps) for r in unpinned.rungs] == [(4, 2.5), (4, 5.0), (4, 0.0), (8, 0.0)]
     assert unpinned.rungs[2].interval_s == 0.0
     slow = build_ladder((2, 4), load_policy(None, overrides=["frame.target_fps=6"]))
