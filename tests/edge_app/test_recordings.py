@@ -1,0 +1,488 @@
+"""Recordings of sensor files: writing them, reading them back, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_app.clock import ManualClock
+from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
+from edge_app.recordings import find_trace, open_recording
+from edge_app.sensors import Quality, SysfsSensors
+from edge_app.sensors import recording as recording_module
+from edge_app.sensors.recorder import RESCAN_S, Recorded, record
+from edge_app.sensors.recording import FORMAT, RecordedRoot, RecordedSensors, load_recording
+from edge_app.sensors.root import Attribute, SysRoot
+
+HEADER = {
+    "recording": FORMAT,
+    "made_by": "a test",
+    "note": "written by hand",
+    "wall": "2026-05-01T14:00:00+02:00",
+}
+ZONE = "sys/class/thermal/thermal_zone0"
+
+
+def written(path: Path, *rows: Any, header: Any = HEADER) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in (header, *rows))
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    return root
+
+
+class Changing:
+    """A root whose files change with a clock: each path has texts, errors or None by the time
+    from which they hold."""
+
+    is_this_machine = False
+    name = "a test"
+
+    def __init__(self, clock: ManualClock, files: dict[str, dict[float, str | int | None]]) -> None:
+        self._clock, self._files = clock, files
+
+    def _now(self, path: str) -> str | int | None:
+        values = self._files.get(path, {})
+        times = [time for time in values if time <= self._clock.now()]
+        return values[max(times)] if times else None
+
+    def read(self, path: str) -> Attribute:
+        value = self._now(path)
+        if isinstance(value, str):
+            return Attribute(value)
+        return Attribute(None, errno.errorcode[value] if value else "ENOENT")
+
+    def entries(self, path: str) -> list[str]:
+        prefix = f"{path}/" if path else ""
+        return sorted(
+            {
+                name[len(prefix) :].partition("/")[0]
+                for name in self._files
+                if name.startswith(prefix) and self._now(name) is not None
+            }
+        )
+
+
+def recorded(
+    tmp_path: Path,
+    clock: ManualClock,
+    root: Any,
+    seconds: float,
+    name: str = "x.jsonl.gz",
+    **more: Any,
+) -> tuple[Path, Recorded]:
+    path = tmp_path / name
+    return path, record(root, clock, path, duration_s=seconds, interval_s=1.0, **more)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_files_have_the_value_of_their_time(tmp_path: Path, name: str) -> None:
+    path = written(
+        tmp_path / name,
+        [0, f"{ZONE}/type", "cpu-thermal"],
+        [0, f"{ZONE}/temp", "48000\n"],
+        [0, "sys/class/thermal/thermal_zone10/temp", "1"],
+        [0, "sys/class/thermal/thermal_zone9/temp", {"errno": "ENODATA"}],
+        [2, f"{ZONE}/temp", "52000"],
+        [2.5, "sys/class/thermal/thermal_zone10/temp", None],
+        {"end": 10},
+    )
+    clock = ManualClock(100.0)
+    recording = load_recording(path)
+    root = RecordedRoot(recording, clock)
+    assert recording.seconds == 10 and recording.complete
+    assert root.name == f"recording {name}" and not root.is_this_machine
+    names = ["thermal_zone0", "thermal_zone9", "thermal_zone10"]
+    assert root.entries("sys/class/thermal") == names
+    assert root.read(f"{ZONE}/temp") == Attribute("48000")
+    assert root.read("sys/class/thermal/thermal_zone9/temp") == Attribute(None, "ENODATA")
+    assert root.read("sys/class/thermal/thermal_zone9/type") == Attribute(None, "ENOENT")
+    assert root.read(ZONE) == Attribute(None, "EISDIR")
+    assert root.entries("sys/class/hwmon") == []
+    clock.advance(1.999)
+    assert root.read(f"{ZONE}/temp") == Attribute("48000")
+    clock.advance(0.001)
+    assert root.read(f"{ZONE}/temp") == Attribute("52000")
+    clock.advance(1.0)
+    assert root.entries("sys/class/thermal") == names[:2]
+    assert root.read("sys/class/thermal/thermal_zone10/temp") == Attribute(None, "ENOENT")
+    clock.advance(1000.0)
+    assert root.read(f"{ZONE}/temp") == Attribute("52000"), "after the end the last value holds"
+
+
+def test_sensors_get_the_recorded_time_of_day(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", [0, f"{ZONE}/type", "cpu"], [5, f"{ZONE}/temp", "50000"])
+    clock = ManualClock(77.0)
+    sensors = open_recording(path, clock)
+    assert isinstance(sensors, RecordedSensors) and sensors.seconds == 5
+    first = sensors.sample()
+    assert first.time == 77.0 and first.wall == datetime.fromisoformat(HEADER["wall"])
+    assert first.zones[0].reading.quality is Quality.MISSING
+    clock.advance(6.0)
+    second = sensors.sample()
+    assert second.wall is not None and second.wall.isoformat() == "2026-05-01T14:00:06+02:00"
+    assert second.zones[0].reading.value == 50
+    status, *_ = sensors.describe()
+    assert status.detail == "x.jsonl, 5 s: written by hand"
+
+
+def test_a_recording_without_a_time_of_day(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "x.jsonl", [0, "proc/stat", "cpu 1 2 3 4"], header={"recording": FORMAT}
+    )
+    assert open_recording(path, ManualClock()).sample().wall is None
+
+
+def test_both_formats_open(tmp_path: Path) -> None:
+    trace = open_recording(find_trace("sensor-lost"), ManualClock())
+    assert trace.seconds > 100 and trace.sample().zones
+    other = tmp_path / "other.jsonl"
+    for text in ("", "[]\n", '{"seq": 0}\n', "[" * 10_000):
+        other.write_text(text)
+        with pytest.raises(AppError, match="neither a recording nor a trace") as caught:
+            open_recording(other, ManualClock())
+        assert caught.value.exit_code == EXIT_USAGE
+
+
+ROW = [0, f"{ZONE}/temp", "1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "what"),
+    [
+        ([], 1, "no row follows"),
+        ([[5, "a", "1"], [4, "a", "2"]], 3, "t 4 comes before 5"),
+        ([[5, "a", "1"], [5, "a", "2"]], 3, "a second value of a at 5 s"),
+        ([[0, "a"]], 2, "a row must be"),
+        (["text"], 2, "a row must be"),
+        ([[-1, "a", "1"]], 2, "must be seconds since the start"),
+        ([[True, "a", "1"]], 2, "must be seconds since the start"),
+        ([[10**400, "a", "1"]], 2, "must be seconds since the start"),
+        ([["0", "a", "1"]], 2, "must be seconds since the start"),
+        ([[0, "/etc/passwd", "1"]], 2, "below the root"),
+        ([[0, "sys/../etc", "1"]], 2, "below the root"),
+        ([[0, "sys//a", "1"]], 2, "below the root"),
+        ([[0, 7, "1"]], 2, "below the root"),
+        ([[0, "a", 48000]], 2, "must be a text"),
+        ([[0, "a", {"errno": 61}]], 2, "must be a text"),
+        ([[0, "a", {"errno": "no data"}]], 2, "must be a text"),
+        ([[0, "a", {"errno": "EIO", "x": 1}]], 2, "must be a text"),
+        ([[0, "a", "1"], [0, "a/b", "1"]], 3, "a is both a file and a directory"),
+        ([ROW, {"end": 5}, [6, "a", "1"]], 4, 'nothing may follow "end"'),
+        ([[5, "a", "1"], {"end": 4}], 3, "t 4 comes before 5"),
+        ([ROW, {"fin": 4}], 3, '"end" must be seconds'),
+    ],
+)
+def test_rows_that_are_none(tmp_path: Path, rows: list[Any], line: int, what: str) -> None:
+    path = written(tmp_path / "x.jsonl.gz", *rows)
+    with pytest.raises(AppError) as caught:
+        load_recording(path)
+    assert caught.value.message.startswith(f"{path}:{line}: not a sensor recording: ")
+    assert what in caught.value.message
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        ({"recording": "edge-app/sysfs/2"}, 'must be a header with "recording"'),
+        ({"trace": "edge-app/sensors/1"}, 'must be a header with "recording"'),
+        ([0, "a", "1"], 'must be a header with "recording"'),
+        (
+            HEADER | {"wall": "2026-05-01T14:00:00"},
+            '"wall" must be a date and time with its offset',
+        ),
+        (HEADER | {"wall": 7}, '"wall" must be a date and time with its offset'),
+        (HEADER | {"wall": "9999-12-31T23:59:59+00:00"}, '"wall" must be a date'),
+    ],
+)
+def test_headers_that_are_none(tmp_path: Path, header: Any, what: str) -> None:
+    path = written(tmp_path / "x.jsonl", ROW, header=header)
+    with pytest.raises(AppError, match="x.jsonl:1: not a sensor recording") as caught:
+        load_recording(path)
+    assert what in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe{}\n", b"{'a': 1}\n", b'{"recording": NaN}\n', b"[" * 10_000 + b"\n"],
+)
+def test_lines_that_are_no_json(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(AppError, match="x.jsonl:1: .*invalid JSON"):
+        load_recording(path)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_a_file_that_was_cut_off_gives_what_is_whole(tmp_path: Path, name: str) -> None:
+    rows = [[time, f"{ZONE}/temp", str(40000 + 7919 * time % 20000)] for time in range(500)]
+    path = written(tmp_path / name, [0, f"{ZONE}/type", "cpu"], *rows, {"end": 499})
+    whole = load_recording(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    part = load_recording(path)
+    assert whole.complete and not part.complete
+    assert 100 < part.seconds < 499
+    for time in (0.0, part.seconds):
+        assert part.read(f"{ZONE}/temp", time) == whole.read(f"{ZONE}/temp", time)
+    status, *_ = RecordedSensors(part, ManualClock()).describe()
+    assert "cut off" in status.detail
+    for keep in (0, 1, 15, 40):
+        path.write_bytes(content[:keep])
+        with pytest.raises(AppError, match="not a sensor recording") as caught:
+            load_recording(path)
+        assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_a_damaged_or_missing_file(tmp_path: Path) -> None:
+    rows = [[time, f"{ZONE}/temp", str(40000 + 7919 * time % 20000)] for time in range(500)]
+    path = written(tmp_path / "x.jsonl.gz", *rows)
+    content = bytearray(path.read_bytes())
+    for place in (300, len(content) - 6):
+        damaged = content.copy()
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(AppError, match="x.jsonl.gz") as caught:
+            load_recording(path)
+        assert caught.value.exit_code == EXIT_USAGE
+    for missing in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(AppError, match="cannot be read"):
+            load_recording(missing)
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b" " * 10_000_000))
+    with pytest.raises(AppError, match="x.jsonl.gz:1: .*a line is too long"):
+        load_recording(path)
+    monkeypatch.setattr(recording_module, "MAX_BYTES", 1 << 20)
+    path.write_bytes(gzip.compress(json.dumps(HEADER).encode() + b"\n" * 1_100_000))
+    with pytest.raises(AppError, match="more than 1 MiB"):
+        load_recording(path)
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_what_was_recorded_plays_back(tmp_path: Path, name: str) -> None:
+    clock = ManualClock(50.0)
+    start = clock.now()
+    supply = "sys/class/power_supply/BAT0"
+    root = Changing(
+        clock,
+        {
+            f"{ZONE}/type": {start: "cpu-thermal"},
+            f"{ZONE}/temp": {start: "48000", start + 2: errno.EAGAIN, start + 3: "49000"},
+            f"{ZONE}/trip_point_0_type": {start: "critical"},
+            f"{ZONE}/trip_point_0_temp": {start: "110000"},
+            f"{supply}/type": {start: "Battery"},
+            f"{supply}/status": {start: "Discharging"},
+            f"{supply}/capacity": {start: "80", start + 4: None},
+            "proc/stat": {start: "cpu  1 2 3 4\ncpu0 1 2 3 4\nintr 5"},
+        },
+    )
+    path, result = recorded(tmp_path, clock, root, 6.0, name, note="in its case")
+    assert result == Recorded(6.0, 7, 8, path.stat().st_size, False)
+    assert list(tmp_path.iterdir()) == [path]
+    recording = load_recording(path)
+    assert recording.header["note"] == "in its case" and recording.complete
+    assert recording.seconds == 6.0
+    values = [recording.read(f"{ZONE}/temp", time) for time in (0.0, 1.9, 2.0, 3.0)]
+    again = Attribute(None, "EAGAIN")
+    assert values == [Attribute("48000"), Attribute("48000"), again, Attribute("49000")]
+    assert recording.read(f"{supply}/capacity", 3.9) == Attribute("80")
+    assert recording.read(f"{supply}/capacity", 4.0) == Attribute(None, "ENOENT")
+    assert recording.read("proc/stat", 0.0) == Attribute("cpu  1 2 3 4"), "only its first line"
+
+    def samples(sensors: Any, clock: ManualClock, seconds: int) -> list[Any]:
+        seen = []
+        for _ in range(seconds):
+            sample = sensors.sample()
+            seen.append((sample.zones, sample.battery))
+            clock.advance(1.0)
+        return seen
+
+    live, replayed = ManualClock(start), ManualClock(start)
+    root._clock = live
+    assert samples(RecordedSensors(recording, replayed), replayed, 7) == samples(
+        SysfsSensors(root, live), live, 7
+    )
+
+
+def test_files_and_devices_that_come_and_go(tmp_path: Path) -> None:
+    clock = ManualClock()
+    root = Changing(
+        clock,
+        {
+            f"{ZONE}/type": {0.0: "cpu"},
+            f"{ZONE}/temp": {0.0: "48000"},
+            f"{ZONE}/trip_point_0_temp": {0.0: "80000", 10.0: "70000"},
+            "sys/class/power_supply/hidpp_battery_0/type": {0.0: "Battery", 3.0: None},
+            "sys/class/power_supply/hidpp_battery_0/capacity": {0.0: "50", 3.0: None},
+            "sys/class/power_supply/BAT1/type": {5.0: "Battery"},
+        },
+    )
+    path, _ = recorded(tmp_path, clock, root, 2 * RESCAN_S)
+    recording = load_recording(path)
+    supplies = "sys/class/power_supply"
+    assert recording.entries(supplies, 0.0) == ["hidpp_battery_0"]
+    assert recording.read(f"{supplies}/hidpp_battery_0/capacity", 3.0).error == "ENOENT"
+    assert recording.entries(supplies, RESCAN_S) == ["BAT1"]
+    assert recording.read(f"{ZONE}/trip_point_0_temp", RESCAN_S - 1).text == "80000"
+    assert recording.read(f"{ZONE}/trip_point_0_temp", RESCAN_S).text == "70000"
+
+
+def test_only_what_is_watched_is_recorded(tmp_path: Path) -> None:
+    supply = "sys/class/power_supply/BAT0"
+    root = tree(
+        tmp_path / "root",
+        {
+            f"{supply}/type": "Battery",
+            f"{supply}/serial_number": "31337",
+            f"{supply}/uevent": "POWER_SUPPLY_SERIAL_NUMBER=31337",
+            "sys/class/dmi/id/product_name": "NUC8i5BEH",
+            "sys/class/dmi/id/product_uuid": "31337",
+            "sys/class/dmi/id/board_serial": "31337",
+            "proc/device-tree/serial-number": "31337",
+            "proc/sys/kernel/hostname": "anna",
+            "etc/hostname": "anna",
+        },
+    )
+    path, _ = recorded(tmp_path, ManualClock(), SysRoot(root), 0.0, "x.jsonl")
+    text = path.read_text()
+    assert "31337" not in text and "anna" not in text and str(tmp_path) not in text
+    assert load_recording(path).paths == [
+        "sys/class/dmi/id/product_name",
+        f"{supply}/type",
+    ]
+
+
+def test_hardware_addresses_are_replaced(tmp_path: Path) -> None:
+    clock = ManualClock()
+    supplies = "sys/class/power_supply"
+    root = Changing(
+        clock,
+        {
+            f"{supplies}/hid-0c:e0:dc:aa:bb:cc-battery/type": {0.0: "Battery"},
+            f"{supplies}/hid-0c:e0:dc:aa:bb:cc-battery/capacity": {0.0: "70", 1.0: "69"},
+            f"{supplies}/hid-0c:e0:dc:aa:bb:dd-battery/type": {0.0: "Battery"},
+            "sys/class/hwmon/hwmon3/name": {0.0: "hid_0c_e0_dc_aa_bb_cc_battery"},
+            f"{ZONE}/type": {0.0: "cpu"},
+        },
+    )
+    path, _ = recorded(tmp_path, clock, root, 2.0)
+    recording = load_recording(path)
+    assert recording.entries(supplies, 0.0) == [
+        "hid-00:00:00:00:00:01-battery",
+        "hid-00:00:00:00:00:02-battery",
+    ]
+    name = recording.read("sys/class/hwmon/hwmon3/name", 0.0).text
+    assert name == "hid_00_00_00_00_00_01_battery", "the same battery, the same address"
+    assert b"dc" not in gzip.decompress(path.read_bytes())
+
+
+def test_stopping_leaves_a_whole_file(tmp_path: Path) -> None:
+    clock = ManualClock()
+    root = Changing(clock, {f"{ZONE}/temp": {0.0: "48000"}})
+    path, result = recorded(tmp_path, clock, root, 600.0, stopping=lambda: clock.now() >= 3.5)
+    assert result.interrupted and result.samples == 4
+    recording = load_recording(path)
+    assert recording.complete and recording.seconds == 3.0
+    assert json.loads(gzip.decompress(path.read_bytes()).splitlines()[-1]) == {
+        "end": 3.0,
+        "samples": 4,
+        "interrupted": True,
+    }
+
+
+def test_a_slow_device_does_not_lead_to_a_burst_of_samples(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    class Slow(Changing):
+        def read(self, path: str) -> Attribute:
+            if clock.now() == 2.0:
+                clock.advance(4.5)
+            return super().read(path)
+
+    times: list[float] = []
+    root = Slow(clock, {f"{ZONE}/temp": {0.0: "48000"}})
+    recorded(tmp_path, clock, root, 9.0, progress=lambda at: times.append(at.seconds))
+    assert times == [0.0, 1.0, 2.0, 6.5, 7.5, 8.5, 9.0]
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    lines = []
+    for name in ("a.jsonl", "b.jsonl"):
+        clock = ManualClock()
+        root = Changing(clock, {f"{ZONE}/temp": {0.0: "48000", 2.0: "49000"}})
+        path, _ = recorded(tmp_path, clock, root, 4.0, name)
+        lines.append(path.read_text().splitlines()[1:])
+    assert lines[0] == lines[1]
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    clock = ManualClock()
+    root = Changing(clock, {f"{ZONE}/temp": {0.0: "48000"}})
+    path = tmp_path / "x.jsonl.gz"
+    path.write_text("older")
+    seen: list[str] = []
+    recorded(tmp_path, clock, root, 2.0, progress=lambda at: seen.append(path.read_text()))
+    assert seen == ["older"] * 3
+    assert load_recording(path).seconds == 2.0
+
+
+def test_a_kill_keeps_what_was_recorded(tmp_path: Path) -> None:
+    clock = ManualClock()
+    root = Changing(
+        clock, {f"{ZONE}/temp": {float(time): str(40000 + time) for time in range(100)}}
+    )
+    copies: list[bytes] = []
+
+    def copy(at: Any) -> None:
+        copies.append((tmp_path / "x.jsonl.gz.part").read_bytes())
+
+    recorded(tmp_path, clock, root, 60.0, progress=copy)
+    left = tmp_path / "left.jsonl.gz.part"
+    left.write_bytes(copies[45])
+    recording = load_recording(left)
+    assert not recording.complete and 35 <= recording.seconds <= 45
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match="--out .*No such file or directory; give") as caught:
+        recorded(tmp_path, ManualClock(), SysRoot(tmp_path), 1.0, "no/such/x.jsonl")
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("name", ["full.jsonl", "full.jsonl.gz"])
+def test_a_full_disk(tmp_path: Path, name: str) -> None:
+    clock = ManualClock()
+    root = Changing(clock, {f"{ZONE}/temp": {0.0: "48000"}})
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(AppError, match="cannot be written: No space left on device") as caught:
+        recorded(tmp_path, clock, root, 60.0, name)
+    assert caught.value.exit_code == EXIT_BUG
+    assert os.listdir(tmp_path) == [name]
