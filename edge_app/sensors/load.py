@@ -1,7 +1,8 @@
-"""How busy the CPUs are, and with whose work.
+"""How busy the CPUs are, with whose work, and who has to wait for them.
 
-/proc/stat and /proc/pressure/cpu, below the same root as everything else, so that a copy of
-another machine's files gives that machine's load.
+/proc/stat (proc(5)), pressure stall information (Documentation/accounting/psi.rst) and the CPU
+controller of our control group (Documentation/admin-guide/cgroup-v2.rst). Never /proc/loadavg: it
+counts tasks that wait for disks, and our own threads.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ from dataclasses import dataclass
 
 from edge_app.sensors.root import Root, place
 from edge_app.sensors.types import Quality, Reading, SensorStatus, absent
+from edge_app.sensors.validators import Smoothed, Validator
 
+OTHERS = "load of others"
 STAT = "proc/stat"
 PRESSURE = "proc/pressure/cpu"
+MEMBERSHIP = "proc/self/cgroup"
+CGROUPS = "sys/fs/cgroup"
+
 CPU_LINE = re.compile(r"^cpu +(\d+ +\d+ +\d+ +\d+[ \d]*)$", re.MULTILINE)
 TICKS_PER_S = 100
 """USER_HZ, the same on every architecture that Linux has today (proc(5))."""
 AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
+PRESSURE_WINDOW_S = 10.0
+
+
+def _implausible_percent(percent: float) -> str | None:
+    return None if 0.0 <= percent <= 100.0 else f"{percent:g} % is outside 0..100 %"
 
 
 @dataclass(frozen=True)
@@ -36,29 +47,31 @@ class CpuLoad:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._previous: tuple[float, float, float] | None = None
+        self._busy: float | None = None
+        self._other = Validator(OTHERS, lambda _: None)
+        self._newest = absent(OTHERS)
+        self._stall = _Pressure(root)
 
     def read(self, time: float) -> Load:
-        busy = other = None
         current = self._times()
-        if current is not None and self._previous is not None:
+        if current is None:
+            self._busy = self._previous = None
+            if self._newest.quality is not Quality.ABSENT:
+                self._newest = self._other.reading(None, time, f"{STAT} cannot be read any more")
+        elif self._previous is None:
+            self._previous = current
+        else:
             total, idle, own = (
                 now - before for now, before in zip(current, self._previous, strict=True)
             )
+            # Less than a tick after the previous reading that one still holds.
+            if total != 0:
+                self._previous = current
             if total > 0:
-                busy = min(1.0, max(0.0, 1.0 - idle / total))
-                other = min(1.0, max(0.0, busy - own / total))
-        if current is not None:
-            self._previous = current
-        match = AVG10.search(self._root.read(PRESSURE).text or "")
-        return Load(
-            busy,
-            absent("load of others")
-            if other is None
-            else Reading(other, time, Quality.OK, "load of others"),
-            Reading(float(match[1]), time, Quality.OK, "CPU pressure")
-            if match
-            else absent("CPU pressure"),
-        )
+                self._busy = min(1.0, max(0.0, 1.0 - idle / total))
+                other = min(1.0, max(0.0, self._busy - own / total))
+                self._newest = self._other.reading(other, time)
+        return Load(self._busy, self._newest, self._stall.read(time))
 
     def _times(self) -> tuple[float, float, float] | None:
         """All CPU time, what of it was idle, and our own, in seconds since the start."""
@@ -73,19 +86,104 @@ class CpuLoad:
         return total / TICKS_PER_S, (idle + iowait) / TICKS_PER_S, own
 
     def describe(self, load: Load) -> list[SensorStatus]:
-        """One status for the load of others and one for pressure stall information."""
-        if self._previous is None:
+        """The load of others, pressure stall information, and the CPU quota if there is one."""
+        what, quality = "CPU time of others", load.other.quality
+        if load.other.ok:
+            detail = f"{load.other.value:.0%}"
+        elif quality is not Quality.ABSENT:
+            detail = self._other.fault
+        elif self._previous is None:
             detail = f"{place(self._root, STAT)} cannot be read"
-            cpu = SensorStatus("load", "CPU time of others", Quality.ABSENT, detail)
         else:
-            detail = (
-                f"{load.other.value:.0%}" if load.other.ok else "known from the second sample on"
-            )
-            cpu = SensorStatus("load", "CPU time of others", Quality.OK, detail)
-        if not load.pressure.ok:
+            quality, detail = Quality.OK, "known from the second sample on"
+        cpu = SensorStatus("load", what, quality, detail)
+        return [cpu, *self._stall.describe(load.pressure)]
+
+
+class _Pressure:
+    """Percent of the last 10 s in which some task waited for a CPU.
+
+    Of the whole system; else of our control group. Where the group has used up its CPU quota its
+    tasks wait, too, whatever the rest of the machine does: the share of the quota's periods in
+    which that happened counts if it is larger.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._validator = Validator("CPU pressure", _implausible_percent)
+        self._seen = False
+        self._source = PRESSURE
+        self._group = _group(root)
+        self._periods: tuple[float, float] | None = None
+        self._throttled = Smoothed(PRESSURE_WINDOW_S)
+        self._cpus: float | None = None
+
+    def read(self, time: float) -> Reading:
+        percent = None
+        sources = [PRESSURE] + ([f"{self._group}/cpu.pressure"] if self._group else [])
+        for source in sources:
+            match = AVG10.search(self._root.read(source).text or "")
+            if match is not None:
+                percent, self._source = float(match[1]), source
+                break
+        quota = self._quota(time)
+        if quota is not None and (percent is None or quota > percent):
+            percent, self._source = quota, f"{self._group}/cpu.stat"
+        if percent is None and not self._seen:
+            return absent("CPU pressure")
+        self._seen = True
+        return self._validator.reading(percent, time, "it was there and cannot be read any more")
+
+    def _quota(self, time: float) -> float | None:
+        """Percent of recent periods in which the quota ran out; None without a quota."""
+        if self._group is None:
+            return None
+        limit, _, period = (self._root.read(f"{self._group}/cpu.max").text or "").partition(" ")
+        if not (limit.isdecimal() and period.isdecimal() and int(period) > 0):
+            self._cpus = self._periods = None
+            return None
+        self._cpus = int(limit) / int(period)
+        text = self._root.read(f"{self._group}/cpu.stat").text or ""
+        counts = dict(re.findall(r"^(nr_periods|nr_throttled) (\d+)$", text, re.MULTILINE))
+        if len(counts) < 2:
+            return None
+        before, now = self._periods, (float(counts["nr_periods"]), float(counts["nr_throttled"]))
+        self._periods = now
+        if before is None:
+            return None
+        periods, throttled = now[0] - before[0], now[1] - before[1]
+        # No period at all: nothing ran, and nothing waited.
+        share = min(1.0, max(0.0, throttled / periods)) if periods > 0 else 0.0
+        smoothed = self._throttled.update(share, time)
+        return None if smoothed is None else 100.0 * smoothed
+
+    def describe(self, pressure: Reading) -> list[SensorStatus]:
+        what = "waiting for a CPU"
+        if pressure.quality is Quality.ABSENT:
             detail = f"no {place(self._root, PRESSURE)}; the load of others stands in for it"
-            pressure = SensorStatus("pressure", "waiting for a CPU", Quality.ABSENT, detail)
+        elif pressure.ok:
+            detail = f"{pressure.value:.4g} % of the last 10 s ({place(self._root, self._source)})"
         else:
-            detail = f"{load.pressure.value:g} % of the last 10 s"
-            pressure = SensorStatus("pressure", "waiting for a CPU", Quality.OK, detail)
-        return [cpu, pressure]
+            detail = self._validator.fault
+        statuses = [SensorStatus("pressure", what, pressure.quality, detail)]
+        if self._cpus is not None:
+            share = self._throttled.value
+            detail = f"{self._cpus:g} CPUs"
+            if share is not None:
+                detail += f", used up in {share:.0%} of the time"
+            statuses.append(SensorStatus("quota", "CPU time allowed", Quality.OK, detail))
+        return statuses
+
+
+def _group(root: Root) -> str | None:
+    """The directory of our control group; None without cgroup v2.
+
+    In a container the hierarchy starts at our own group, and the path is `/`.
+    """
+    text = root.read(MEMBERSHIP).text
+    if text is None:
+        return CGROUPS
+    match = re.search(r"^0::/(.*)$", text, re.MULTILINE)
+    if match is None or ".." in match[1]:
+        return None
+    return f"{CGROUPS}/{match[1]}".rstrip("/")

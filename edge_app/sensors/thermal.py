@@ -5,21 +5,71 @@ Files and units: Documentation/ABI/testing/sysfs-class-thermal. Temperatures are
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
-from edge_app.sensors.root import Root, place
+from edge_app.sensors.root import Attribute, Root, place
 from edge_app.sensors.types import Quality, Reading, SensorStatus, Zone, absent
 from edge_app.sensors.validators import StuckDetector, Validator, implausible_temperature
 
 THERMAL = "sys/class/thermal"
 MILLI = 1e-3
 
-# Trip points that firmware left unset read 0, -32768000 or something out of reach (127050).
-TRIP_RANGE_C = {"passive": (0.0, 125.0), "critical": (0.0, 150.0)}
+TRIP_RANGE_C = {"passive": (25.0, 125.0), "critical": (40.0, 150.0)}
+"""Trip points outside were left unset by firmware (0, -32768000), cannot be reached (127050) or
+are not in millidegrees (95): the first ones would throttle for ever, the others never."""
+TRIPS_AGAIN_S = 60.0
+"""How often trip points are read again: daemons set them after boot."""
 
-CPU_COOLING = re.compile(r"cpufreq|^processor$|^cpu", re.IGNORECASE)
-"""Cooling devices that slow the CPU down: `cpufreq-cpu0`, `thermal-cpufreq-0`, `Processor`."""
+PMIC_FAKE_C = 100.0
+"""What Tegra's PMIC zones (`PMIC-Die`) say, always: a placeholder, not a temperature."""
+
+CPU_COOLING = re.compile(r"cpufreq|^processor$|^cpu|powerclamp|^(thermal-)?idle", re.IGNORECASE)
+"""Cooling devices that slow the CPU down: `cpufreq-cpu0`, `thermal-cpufreq-0`, `Processor`,
+`intel_powerclamp` (which injects idle time; -1 while it does not), `thermal-idle-0`."""
+
+
+@dataclass
+class Thermometer:
+    """Judges what one temperature file says. ``fault`` explains a reading that is not OK."""
+
+    name: str
+    worked: bool = False
+    _validator: Validator = field(init=False)
+    _detector: StuckDetector = field(default_factory=StuckDetector)
+
+    def __post_init__(self) -> None:
+        self._validator = Validator(self.name, implausible_temperature)
+
+    @property
+    def fault(self) -> str:
+        return self._validator.fault
+
+    def reading(self, attribute: Attribute, time: float, load: float | None) -> Reading:
+        """``load``: that of the CPUs, smoothed, which is the stuck detector's evidence."""
+        return self._judged(attribute.number(MILLI), time, attribute.problem, load)
+
+    def silent(self, time: float, why: str) -> Reading:
+        """The reading while there is nothing to read."""
+        return self._judged(None, time, why, None)
+
+    def missing(self, why: str) -> Reading:
+        """The reading of something that is no thermometer now, by design and not by fault."""
+        self._validator.fault = why
+        return absent(self.name)
+
+    def _judged(self, value: float | None, time: float, why: str, load: float | None) -> Reading:
+        reading = self._validator.reading(value, time, why)
+        if not reading.ok or value is None:
+            return reading
+        self.worked = True
+        if self._detector.stuck(value, time, load):
+            self._validator.fault = f"{value:g} °C does not follow the CPU's load"
+            return Reading(value, time, Quality.STUCK, self.name)
+        return reading
 
 
 @dataclass
@@ -27,10 +77,10 @@ class _Watched:
     """What is remembered of a zone, by its name."""
 
     directory: str
-    passive_c: float | None
-    critical_c: float | None
-    validator: Validator
-    detector: StuckDetector = field(default_factory=StuckDetector)
+    thermometer: Thermometer
+    passive_c: float | None = None
+    critical_c: float | None = None
+    trips_time: float = -math.inf
 
 
 class ThermalZones:
@@ -51,15 +101,12 @@ class ThermalZones:
                 directory = f"{THERMAL}/{entry}"
                 kind = self._root.read(f"{directory}/type").text
                 if kind:
-                    present[_unused(kind, present)] = directory
+                    present[unused(kind, present)] = directory
         for name, directory in present.items():
-            known = self._watched.get(name)
-            if known is None or known.directory != directory:
-                passive, critical = self._trips(directory)
-                validator = Validator(name, implausible_temperature)
-                if known is not None:
-                    validator = known.validator
-                self._watched[name] = _Watched(directory, passive, critical, validator)
+            watched = self._watched.setdefault(name, _Watched(directory, Thermometer(name)))
+            if watched.directory != directory or time - watched.trips_time >= TRIPS_AGAIN_S:
+                watched.directory, watched.trips_time = directory, time
+                watched.passive_c, watched.critical_c = self._trips(directory)
         return tuple(
             self._zone(name, watched, name in present, time, smoothed_load)
             for name, watched in self._watched.items()
@@ -68,16 +115,21 @@ class ThermalZones:
     def _zone(
         self, name: str, watched: _Watched, present: bool, time: float, load: float | None
     ) -> Zone:
-        if present:
-            attribute = self._root.read(f"{watched.directory}/temp")
-            reading = watched.validator.reading(attribute.number(MILLI), time, attribute.problem)
+        thermometer = watched.thermometer
+        if not present:
+            reading = thermometer.silent(time, "the zone has vanished")
         else:
-            reading = watched.validator.reading(None, time, "the zone has vanished")
-        value = reading.value
-        if reading.ok and value is not None and watched.detector.stuck(value, time, load):
-            watched.validator.fault = f"{value:g} °C does not follow the CPU's load"
-            reading = Reading(value, time, Quality.STUCK, name)
+            attribute = self._root.read(f"{watched.directory}/temp")
+            reading = thermometer.reading(attribute, time, load)
+            if name.lower().startswith("pmic") and reading.value == PMIC_FAKE_C:
+                reading = thermometer.missing("a constant 100 °C: a placeholder, no sensor")
+            elif not (reading.ok or thermometer.worked) and self._disabled(watched.directory):
+                # One that did work and was then switched off is a loss, not an absence.
+                reading = thermometer.missing("the zone is disabled")
         return Zone(name, reading, watched.passive_c, watched.critical_c)
+
+    def _disabled(self, directory: str) -> bool:
+        return self._root.read(f"{directory}/mode").text == "disabled"
 
     def _trips(self, directory: str) -> tuple[float | None, float | None]:
         found: dict[str, float] = {}
@@ -90,31 +142,23 @@ class ThermalZones:
             if celsius is None or kind not in TRIP_RANGE_C:
                 continue
             low, high = TRIP_RANGE_C[kind]
-            if low < celsius <= high:
+            if low <= celsius <= high:
                 found[kind] = min(celsius, found.get(kind, celsius))
         return found.get("passive"), found.get("critical")
 
-    def describe(self, zones: tuple[Zone, ...]) -> list[SensorStatus]:
-        """One status for each zone, or one that says that there is none."""
-        what = "temperature"
-        if not zones:
-            detail = f"no zone in {place(self._root, THERMAL)}; usual in containers and VMs"
-            return [SensorStatus("thermal", what, Quality.ABSENT, detail)]
+    def describe(self, zones: Iterable[Zone]) -> list[SensorStatus]:
+        """One status for each zone of a sample that is one of these."""
         statuses = []
         for zone in zones:
-            watched = self._watched[zone.name]
-            reading = zone.reading
-            if reading.ok:
-                detail = f"{reading.value:.1f} °C{_trip_text(zone)}"
-            else:
-                detail = watched.validator.fault
-            detail += f" ({watched.directory.rpartition('/')[2]})"
-            statuses.append(SensorStatus(f"thermal/{zone.name}", what, reading.quality, detail))
+            watched = self._watched.get(zone.name)
+            if watched is not None:
+                where = watched.directory.rpartition("/")[2]
+                statuses.append(zone_status(zone, watched.thermometer.fault, where))
         return statuses
 
 
-def _unused(name: str, taken: dict[str, str]) -> str:
-    """``name``, or with ``#2``, ``#3``... if several zones have the same type."""
+def unused(name: str, taken: Container[str]) -> str:
+    """``name``, or with ``#2``, ``#3``... if several sensors have the same name."""
     if name not in taken:
         return name
     count = 2
@@ -123,33 +167,57 @@ def _unused(name: str, taken: dict[str, str]) -> str:
     return f"{name}#{count}"
 
 
-def _trip_text(zone: Zone) -> str:
-    trips = (("throttles at", zone.passive_c), ("critical", zone.critical_c))
-    return "".join(f", {what} {celsius:g} °C" for what, celsius in trips if celsius is not None)
+def zone_status(zone: Zone, fault: str, where: str) -> SensorStatus:
+    """The line about one temperature."""
+    detail = fault
+    if zone.reading.ok:
+        trips = (("throttles at", zone.passive_c), ("critical", zone.critical_c))
+        detail = f"{zone.reading.value:.1f} °C" + "".join(
+            f", {what} {celsius:g} °C" for what, celsius in trips if celsius is not None
+        )
+    name = f"thermal/{zone.name}"
+    return SensorStatus(name, "temperature", zone.reading.quality, f"{detail} ({where})")
 
 
-class CpuThrottle:
-    """Whether the kernel slows the CPU down because of heat: the surest sign that it is hot."""
+@dataclass(frozen=True)
+class _Cooler:
+    kind: str
+    state: float
+    highest: float | None
+
+
+class CoolingDevices:
+    """Fans, and what slows the CPU down because of heat: the surest sign that it is hot."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        self._coolers: list[_Cooler] = []
 
-    def read(self, time: float) -> Reading:
-        """1 if a cooling device of the CPU is in use, 0 if not, ABSENT if there is none."""
-        states = [
-            self._root.read(f"{THERMAL}/{entry}/cur_state").number()
-            for entry in self._root.entries(THERMAL)
-            if entry.startswith("cooling_device")
-            and CPU_COOLING.search(self._root.read(f"{THERMAL}/{entry}/type").text or "")
-        ]
-        known = [state for state in states if state is not None]
-        if not known:
-            return absent("throttled")
-        return Reading(float(any(state > 0 for state in known)), time, Quality.OK, "throttled")
+    def throttled(self) -> bool | None:
+        """Whether a cooling device of the CPU is in use; None if there is none to be read."""
+        self._coolers = []
+        for entry in self._root.entries(THERMAL):
+            if not entry.startswith("cooling_device"):
+                continue
+            directory = f"{THERMAL}/{entry}"
+            state = self._root.read(f"{directory}/cur_state").number()
+            highest = self._root.read(f"{directory}/max_state").number()
+            if state is None or (highest is not None and state > highest):
+                continue
+            kind = self._root.read(f"{directory}/type").text or "unnamed"
+            self._coolers.append(_Cooler(kind, state, highest))
+        states = [cooler.state for cooler in self._coolers if CPU_COOLING.search(cooler.kind)]
+        return any(state > 0 for state in states) if states else None
 
-    def describe(self, throttled: Reading) -> SensorStatus:
-        what = "frequency held down by the kernel"
-        if not throttled.ok:
-            detail = f"no cooling device of the CPU in {place(self._root, THERMAL)}"
-            return SensorStatus("cpu throttle", what, Quality.ABSENT, detail)
-        return SensorStatus("cpu throttle", what, Quality.OK, "yes" if throttled.value else "no")
+    def describe(self) -> SensorStatus:
+        """One line with the state of all, alike ones taken together."""
+        what = "cooling devices"
+        if not self._coolers:
+            detail = f"none in {place(self._root, THERMAL)}"
+            return SensorStatus("cooling", what, Quality.ABSENT, detail)
+        detail = ", ".join(
+            f"{cooler.kind}{f' x{count}' if count > 1 else ''} at {max(cooler.state, 0):g}"
+            + ("" if cooler.highest is None else f" of {cooler.highest:g}")
+            for cooler, count in Counter(self._coolers).items()
+        )
+        return SensorStatus("cooling", what, Quality.OK, detail)
