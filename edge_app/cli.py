@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edge_app.commands import sensors
 from edge_app.errors import EXIT_INTERRUPTED, AppError
 
 EXIT_CODES = """\b
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with recorded runs.")
 app.add_typer(log, name="log")
+app.add_typer(sensors.app, name="sensors")
 
 
 def _print_version(wanted: bool) -> None:
@@ -119,8 +121,19 @@ def run(
         typer.Option("--policy", "-p", metavar="FILE", help="The governor's policy, TOML."),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="A shipped policy; FILE changes single values of it.")
+        str,
+        typer.Option(
+            "--preset",
+            help="A shipped policy, of which FILE changes single values: balanced, coolest, longest "
+            "or fastest.",
+        ),
     ] = "balanced",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one key of the policy: thermal.control_c=72."
+        ),
+    ] = None,
     fixed_bits: Annotated[
         int | None,
         typer.Option(
@@ -177,6 +190,15 @@ def run(
             help="low keeps weights at 2 bits and unpacks them in every frame: slower, smaller.",
         ),
     ] = "normal",
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="Where the governor's memory survives a restart.  [default: "
+            "$STATE_DIRECTORY or $XDG_STATE_HOME/edge-app/governor.json]",
+        ),
+    ] = None,
 ) -> None:
     """Classify frames as precisely as the device allows.
 
@@ -201,6 +223,8 @@ def run(
         replay_speed=replay_speed,
         threads=threads,
         memory=memory,
+        settings=tuple(settings or ()),
+        state=state,
     )
     raise typer.Exit(session.run(options))
 
@@ -314,6 +338,19 @@ def bench(
         etdump=etdump,
     )
     raise typer.Exit(benchmark.run(options))
+
+
+@app.command()
+def why(
+    pid: Annotated[
+        int | None, typer.Argument(metavar="[PID]", help="Needed only where several run.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The whole state as JSON.")] = False,
+) -> None:
+    """Ask a running edge-app what holds its level."""
+    from edge_app.why import print_why
+
+    print_why(pid, json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import math
 import queue
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +22,7 @@ from edge_app.sinks import OutputClosed, Sink
 from edge_app.sources import EndOfSource, Frame, Source
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision
+    from edge_app.governor import Decision, Event
 
 SLICE_S = 0.1
 """No wait is longer than this: signals, decisions and the end of the run are looked at between."""
@@ -48,10 +49,13 @@ class LevelControl(Protocol):
     @property
     def level(self) -> int: ...
     @property
+    def first_level(self) -> int: ...
+    @property
     def frame_interval_s(self) -> float: ...
     @property
     def paused(self) -> bool: ...
     def observe_latency(self, bits: int, seconds: float) -> None: ...
+    def escalate(self, bits: int, margin: float) -> int | None: ...
 
 
 def profile(model: Model) -> dict[int, float]:
@@ -79,7 +83,7 @@ class Limits:
 
     ``target_fps``: upper bound on the frame rate. ``fixed_bits``: run this level whatever the
     governor says. ``full_interval_s``: the governor's frame interval at full rate, which files
-    need not keep.
+    need not keep. ``stale_after_s``: a live frame that is older is not run; 0 is no limit.
     """
 
     max_frames: int | None = None
@@ -87,12 +91,31 @@ class Limits:
     target_fps: float | None = None
     fixed_bits: int | None = None
     full_interval_s: float = 0.0
+    stale_after_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most probable class, its probability, and how far ahead of the second it is."""
+
+    index: int
+    probability: float
+    margin: float
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[np.float32]) -> Answer:
+        """From logits of shape (classes,)."""
+        index = int(np.argmax(logits))
+        shares = np.exp(logits - logits[index])
+        total = float(shares.sum())
+        second = float(np.partition(shares, -2)[-2]) if shares.size > 1 else 0.0
+        return cls(index, 1.0 / total, (1.0 - second) / total)
 
 
 class Pipeline:
     """Runs frames from one source through one model until something ends it.
 
-    ``decided`` may be called from any thread; everything else, the sinks included, happens in
+    ``decided`` and ``noticed`` may be called from any thread; everything else, the sinks included, happens in
     the thread that calls ``run``. ``branches`` names the branches of each level.
     """
 
@@ -118,14 +141,19 @@ class Pipeline:
         self._stop = stop
         self._clock = RealClock() if clock is None else clock
         self._classes = {label: index for index, label in enumerate(model.labels)}
-        self._decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Decision | Event] = queue.SimpleQueue()
         self._decision: Decision | None = None
         self._seq = 0
+        self._lost: Counter[str] = Counter()
         self.seconds = 0.0
 
     def decided(self, decision: Decision) -> None:
         """Take note of a decision of the governor."""
-        self._decisions.put(decision)
+        self._news.put(decision)
+
+    def noticed(self, event: Event) -> None:
+        """Pass on to the sinks what people should know of."""
+        self._news.put(event)
 
     def run(self) -> None:
         """Until the source ends, a limit is reached, a stop is requested or nobody listens.
@@ -137,16 +165,18 @@ class Pipeline:
         due = started
         try:
             while not self._finished(started):
-                self._report_decisions()
+                self._report_news()
                 now = self._clock.now()
                 if self._governor.paused:
-                    self._clock.sleep(SLICE_S)
+                    self._shed(SLICE_S)
                     continue
                 if now < due:
-                    self._clock.sleep(min(due - now, SLICE_S))
+                    self._shed(min(due - now, SLICE_S))
                     continue
                 frame = self._source.read(SLICE_S)
                 if frame is not None:
+                    if self._is_too_old(frame):
+                        continue
                     # From when it was due, so that the rate is met on average; a frame that is
                     # too late shifts the later ones instead of being followed by a burst.
                     interval = self._interval()
@@ -158,6 +188,27 @@ class Pipeline:
             pass
         finally:
             self.seconds = self._clock.now() - started
+
+    def losses(self) -> Counter[str]:
+        """Frames of the source that were not classified, by reason: ``capture``, ``stale`` (a newer
+        one came while the model was busy), ``shed`` (it came while the governor's frame rate or a
+        pause left it out) and ``deadline`` (it was too old when its turn came)."""
+        losses = Counter(self._lost)
+        losses.update(self._source.losses)
+        losses["stale"] -= losses["shed"]
+        return +losses
+
+    def _shed(self, seconds: float) -> None:
+        """Wait; what a live source overwrites meanwhile is shed and not late."""
+        before = self._source.losses.get("stale", 0)
+        self._clock.sleep(seconds)
+        self._lost["shed"] += self._source.losses.get("stale", 0) - before
+
+    def _is_too_old(self, frame: Frame) -> bool:
+        limit = self._limits.stale_after_s
+        late = self._source.live and 0 < limit < time.monotonic() - frame.captured
+        self._lost["deadline"] += late
+        return late
 
     def _finished(self, started: float) -> bool:
         limits = self._limits
@@ -182,31 +233,42 @@ class Pipeline:
         rates = (limits.target_fps, source.nominal_fps)
         return max(interval, *(1.0 / rate if rate else 0.0 for rate in rates))
 
-    def _report_decisions(self) -> None:
+    def _report_news(self) -> None:
+        from edge_app.governor import Event
+
         while True:
             try:
-                self._decision = self._decisions.get_nowait()
+                news = self._news.get_nowait()
             except queue.Empty:
                 break
             for sink in self._sinks:
-                sink.decision(self._decision)
+                if isinstance(news, Event):
+                    sink.notice(news)
+                else:
+                    self._decision = news
+                    sink.decision(news)
         for sink in self._sinks:
             sink.tick()
 
     def _process(self, frame: Frame) -> None:
         ceiling = self._governor.level
         fixed = self._limits.fixed_bits
-        bits = ceiling if fixed is None else fixed
+        bits = self._governor.first_level if fixed is None else fixed
         height, width, _ = self._model.input_shape
         before = time.perf_counter()
         image = prepare(frame, height, width)
         prepared = time.perf_counter()
-        logits = self._model.run(bits, image)
+        answer = self._infer(bits, image)
+        first, first_bits = None, bits
+        again = self._governor.escalate(bits, answer.margin) if fixed is None else None
+        if again is not None:
+            # The whole frame once more: branches of another level see other codes, so that nothing
+            # of the first run can be used.
+            first, bits = answer, again
+            answer = self._infer(bits, image)
         inferred = time.perf_counter()
-        self._governor.observe_latency(bits, inferred - prepared)
+        age_s = time.monotonic() - frame.captured
 
-        best = int(np.argmax(logits))
-        shifted = np.exp(logits - logits[best])
         decision = self._decision
         cause = "none" if decision is None else decision.cause
         record = FrameRecord(
@@ -221,14 +283,24 @@ class Pipeline:
             capture_s=frame.capture_s,
             preprocess_s=prepared - before,
             infer_s=inferred - prepared,
+            age_s=max(0.0, age_s),
             temperature_c=decision.temperature_c if decision else None,
             battery=decision.battery_charge if decision else None,
-            label=self._model.labels[best],
-            class_index=best,
-            probability=float(1.0 / shifted.sum()),
+            label=self._model.labels[answer.index],
+            class_index=answer.index,
+            probability=answer.probability,
+            margin=answer.margin,
+            escalated_from=None if first is None else first_bits,
+            agreed=None if first is None else first.index == answer.index,
             truth=self._classes.get(frame.truth) if frame.truth is not None else None,
             governor_time_s=self._governor_clock.now(),
         )
         self._seq += 1
         for sink in self._sinks:
-            sink.frame(record)
+            sink.frame(record, frame)
+
+    def _infer(self, bits: int, image: npt.NDArray[np.uint8]) -> Answer:
+        started = time.perf_counter()
+        logits = self._model.run(bits, image)
+        self._governor.observe_latency(bits, time.perf_counter() - started)
+        return Answer.of(logits)

@@ -14,7 +14,10 @@ class FrameRecord:
     """One classified frame. Times in seconds; ``None`` where nothing is known.
 
     ``bits``/``branches`` ran; ``ceiling_bits`` is what the governor allowed and ``cause`` the cap
-    that bound it. ``truth`` is the true class's index among the model's labels.
+    that bound it. ``age_s``: from the frame's capture to this record. ``truth`` is the true class's index among the model's labels. ``margin``: the
+    highest probability less the second highest. ``escalated_from``: bits of a first run whose answer
+    was too close to call, so that the frame was run again; ``agreed``: whether its class was the
+    same. Both None where one run was enough.
     """
 
     wall_time: float
@@ -28,11 +31,15 @@ class FrameRecord:
     capture_s: float
     preprocess_s: float
     infer_s: float
+    age_s: float
     temperature_c: float | None
     battery: float | None
     label: str
     class_index: int
     probability: float
+    margin: float
+    escalated_from: int | None
+    agreed: bool | None
     truth: int | None
     governor_time_s: float
 
@@ -57,12 +64,16 @@ class FrameRecord:
                 "capture": round(self.capture_s * 1e3, 4),
                 "preprocess": round(self.preprocess_s * 1e3, 4),
                 "infer": round(self.infer_s * 1e3, 4),
+                "age": round(self.age_s * 1e3, 4),
             },
             "temperature_c": _rounded(self.temperature_c, 2),
             "battery": _rounded(self.battery, 4),
             "label": self.label,
             "class": self.class_index,
             "probability": round(self.probability, 6),
+            "margin": round(self.margin, 6),
+            "escalated_from": self.escalated_from,
+            "agreed": self.agreed,
             "truth": self.truth,
             "correct": self.correct,
             "governor_time_s": round(self.governor_time_s, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +16,20 @@ from edge_app.sources import TEST_DIGITS, open_source
 
 if TYPE_CHECKING:
     from edge_app.clock import RealClock
+    from edge_app.governor import Policy, Resolved
     from edge_app.pipeline import Limits
     from edge_app.sensors import SensorSource
     from edge_app.sinks import Sink
+    from edge_app.state_file import StateFile
     from native_ops import Program
 
 DEFAULT_MODELS = {TEST_DIGITS: "digits"}
 CAMERA_MODEL = "cifar10-resnet20"
+STALE_DEADLINES = 2.0
+"""A live frame older than so many deadlines tells of a moment that has passed."""
 REPLAY_SPEED = 60.0
+REPLAY_SETTINGS = ("throttle.slowdown=100",)
+"""How slow this machine is says nothing about the one that was recorded."""
 REPLAY_SHARE = 0.9
 """Of --duration in which a replayed trace plays through, so that its end is seen too."""
 
@@ -35,6 +42,7 @@ class RunOptions:
     model: str | None = None
     policy: Path | None = None
     preset: str = "balanced"
+    settings: tuple[str, ...] = ()
     fixed_bits: int | None = None
     max_frames: int | None = None
     duration: float | None = None
@@ -45,6 +53,7 @@ class RunOptions:
     replay_speed: float | None = None
     threads: int = 1
     memory: str = "normal"
+    state: Path | None = None
 
 
 def run(options: RunOptions) -> int:
@@ -56,34 +65,63 @@ def run(options: RunOptions) -> int:
 
 
 def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack) -> int:
-    from edge_app.governor import Governor, GovernorLoop, load_policy
+    from edge_app.governor import Governor, GovernorLoop, resolve
+    from edge_app.governor.reload import PolicyWatcher
 
-    policy = load_policy(options.policy, options.preset)
+    def load() -> Resolved:
+        replayed = REPLAY_SETTINGS if options.replay_sensors is not None else ()
+        return resolve(options.policy, options.preset, (*replayed, *options.settings))
+
+    resolved = load()
+    policy = resolved.policy
     sensors, clock = open_sensors(options)
     uri = TEST_DIGITS if options.camera is None else options.camera
     source = open_source(uri)
     resources.callback(source.close)
 
+    from edge_app.journal import Journal
     from edge_app.models import branches_of, open_model
     from edge_app.pipeline import Pipeline, profile
     from edge_app.sinks.jsonl import JsonLines
+    from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
+    from edge_app.why import WhyServer
 
     name = options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL)
     model = open_model(name, options.threads, options.memory)
     resources.callback(model.close)
-    limits = _limits(options, model, policy.frame.target_fps)
+    limits = _limits(options, model, policy)
     governor = Governor(policy, model.levels, profile(model), clock)
+    store = _store(options)
+    if store is not None:
+        governor.restore(store.load())
     statistics = Statistics(model.levels)
-    sinks: list[Sink] = [statistics]
+    outputs: list[Sink] = []
     if options.jsonl is not None:
-        sinks.append(JsonLines(options.jsonl))
+        outputs.append(JsonLines(options.jsonl))
     _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
     _warn_of_unknown_classes(source.classes, model.labels)
-    sinks.append(_progress(options))
+    outputs.append(_progress(options))
+    overlapped = Overlapped(outputs, drop=source.live)
+    about = {"model": Path(model.path).stem, "source": source.name, "policy": policy.name}
+    journal = Journal(about)
+    why = WhyServer(journal.to_json)
+    resources.callback(why.close)
+    if why.problem:
+        _say(f"edge-app why cannot ask this process: {why.problem}")
+    sinks: list[Sink] = [statistics, journal.sink(stop), overlapped]
 
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
-    loop = GovernorLoop(governor, sensors, clock, pipeline.decided)
+    loop = GovernorLoop(
+        governor,
+        sensors,
+        clock,
+        pipeline.decided,
+        PolicyWatcher(load, clock, resolved),
+        store,
+        pipeline.noticed,
+        stop.take_reload,
+    )
     completed = False
     try:
         loop.start()
@@ -96,11 +134,22 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         if completed or statistics.frames:
             from edge_app.sinks.summary import print_summary
 
-            print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None)
+            losses = pipeline.losses() + Counter(output=overlapped.lost)
+            print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None, losses)
     return stop.exit_code
 
 
-def _limits(options: RunOptions, model: Program, policy_fps: float) -> Limits:
+def _store(options: RunOptions) -> StateFile | None:
+    """Where the governor's memory is kept. What a recording taught is not worth keeping."""
+    from edge_app.state_file import StateFile, default_state_path
+
+    if options.state is not None:
+        return StateFile(options.state)
+    live = options.replay_sensors is None and options.sysroot == Path("/")
+    return StateFile(default_state_path()) if live else None
+
+
+def _limits(options: RunOptions, model: Program, policy: Policy) -> Limits:
     from edge_app.pipeline import Limits
 
     if options.fixed_bits is not None and options.fixed_bits not in model.levels:
@@ -113,34 +162,31 @@ def _limits(options: RunOptions, model: Program, policy_fps: float) -> Limits:
         duration_s=options.duration,
         target_fps=options.target_fps,
         fixed_bits=options.fixed_bits,
-        full_interval_s=1.0 / policy_fps if policy_fps > 0 else 0.0,
+        full_interval_s=1.0 / policy.frame.target_fps if policy.frame.target_fps > 0 else 0.0,
+        stale_after_s=STALE_DEADLINES * policy.frame.deadline_ms * 1e-3,
     )
 
 
 def open_sensors(options: RunOptions) -> tuple[SensorSource, RealClock]:
     """This machine's sensors, or a recording of some machine's with a clock of its speed."""
     from edge_app.clock import RealClock
-    from edge_app.recordings import find_trace
-    from edge_app.sensors import SysfsSensors, TraceSensors
+    from edge_app.recordings import find_trace, open_recording, open_root
+    from edge_app.sensors import SysfsSensors
+    from edge_app.sensors.guard import GuardedSensors
 
     if options.replay_sensors is None:
         if options.replay_speed is not None:
             raise AppError("--replay-speed needs --replay-sensors", EXIT_USAGE)
-        if not options.sysroot.is_dir():
-            raise AppError(
-                f"--sysroot {options.sysroot}: no such directory; give one that holds 'sys' and "
-                "'proc'",
-                EXIT_USAGE,
-            )
         clock = RealClock()
-        return SysfsSensors(options.sysroot, clock), clock
+        root = open_root(options.sysroot, clock)
+        return GuardedSensors(SysfsSensors(root, clock), clock), clock
     trace = find_trace(options.replay_sensors)
     speed = options.replay_speed
     if speed is None:
-        length = TraceSensors(trace, RealClock()).seconds
+        length = open_recording(trace, RealClock()).seconds
         speed = replay_speed(length, options.duration)
     clock = RealClock(speed)
-    return TraceSensors(trace, clock), clock
+    return open_recording(trace, clock), clock
 
 
 def replay_speed(trace_s: float, duration_s: float | None) -> float:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     from export.integer import IntegerNetwork
+
+
+# `pytest --hypothesis-profile=soak tests/edge_app/test_invariants.py` looks far longer than a test
+# run may; `mutation` is what packaging/mutation.py runs thousands of times.
+hypothesis.settings.register_profile("soak", max_examples=2000, print_blob=True)
+hypothesis.settings.register_profile(
+    "mutation", max_examples=30, derandomize=True, database=None, deadline=None
+)
 
 
 def make_random_network(
@@ -108,6 +118,21 @@ def make_random_network(
         input_size=input_size,
         labels=tuple(f"class{n}" for n in range(classes)),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def directories_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a user keeps (policies, profiles, the governor's state) is read or written."""
+    kinds = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+    before = dict(os.environ)
+    for kind in kinds:
+        os.environ[kind] = str(tmp_path_factory.mktemp(kind.lower(), numbered=False))
+    for name in before:
+        if name.startswith("EDGE_APP_POLICY"):
+            del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

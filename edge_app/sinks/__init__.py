@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from edge_app.record import FrameRecord
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision
+    from edge_app.governor import Decision, Event
+    from edge_app.sources import Frame
 
 
 class OutputClosed(Exception):
@@ -21,12 +22,16 @@ class OutputClosed(Exception):
 class Sink(Protocol):
     """Receives what happens. Methods must return quickly: they run between two frames."""
 
-    def frame(self, record: FrameRecord) -> None:
-        """A frame was classified. Raises OutputClosed or AppError if it cannot be passed on."""
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
+        """``frame`` was classified. Raises OutputClosed or AppError if it cannot be passed on."""
         ...
 
     def decision(self, decision: Decision) -> None:
         """The governor made a decision; most change nothing."""
+        ...
+
+    def notice(self, event: Event) -> None:
+        """Something happened that people should know of: a policy file that was refused."""
         ...
 
     def tick(self) -> None:

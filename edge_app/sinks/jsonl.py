@@ -13,7 +13,8 @@ from edge_app.record import FrameRecord
 from edge_app.sinks import OutputClosed
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision
+    from edge_app.governor import Decision, Event
+    from edge_app.sources import Frame
 
 
 class JsonLines:
@@ -36,7 +37,7 @@ class JsonLines:
                 EXIT_USAGE,
             ) from None
 
-    def frame(self, record: FrameRecord) -> None:
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
         # One write a line, so that a reader never sees half a record for long.
         line = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         try:
@@ -58,6 +59,9 @@ class JsonLines:
             os.close(null)
 
     def decision(self, decision: Decision) -> None:
+        pass
+
+    def notice(self, event: Event) -> None:
         pass
 
     def tick(self) -> None:

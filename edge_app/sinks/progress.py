@@ -13,7 +13,8 @@ from edge_app.record import FrameRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edge_app.governor import Decision
+    from edge_app.governor import Decision, Event
+    from edge_app.sources import Frame
 
 REFRESH_S = 0.2
 REPORT_EVERY_S = 10.0
@@ -81,6 +82,14 @@ def change_text(decision: Decision) -> str:
     return f"{clock_text(decision.time)}  {what} ({decision.cause}): {decision.why}"
 
 
+def news(decision: Decision) -> list[str]:
+    """The lines that a decision is worth: its events, and the change if there is one."""
+    lines = [
+        f"{clock_text(decision.time)}  {event.kind}: {event.text}" for event in decision.events
+    ]
+    return [*lines, change_text(decision)] if decision.changed else lines
+
+
 def clock_text(seconds: float) -> str:
     """Minutes and seconds of the governor's time."""
     minutes, rest = divmod(math.floor(seconds), 60)
@@ -109,14 +118,17 @@ class LiveLine:
         )
         self._live.start()
 
-    def frame(self, record: FrameRecord) -> None:
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
         self._status.add_frame(record)
         self.tick()
 
     def decision(self, decision: Decision) -> None:
         self._status.decision = decision
-        if decision.changed:
-            self._console.print(self._text(change_text(decision)))
+        for text in news(decision):
+            self._console.print(self._text(text))
+
+    def notice(self, event: Event) -> None:
+        self._console.print(self._text(f"{event.kind}: {event.text}"))
 
     def tick(self) -> None:
         now = time.monotonic()
@@ -140,13 +152,16 @@ class PlainLines:
         self._now = now
         self._reported = now()
 
-    def frame(self, record: FrameRecord) -> None:
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
         self._status.add_frame(record)
 
     def decision(self, decision: Decision) -> None:
         self._status.decision = decision
-        if decision.changed:
-            self._write(change_text(decision))
+        for text in news(decision):
+            self._write(text)
+
+    def notice(self, event: Event) -> None:
+        self._write(f"{event.kind}: {event.text}")
 
     def tick(self) -> None:
         if self._now() - self._reported >= REPORT_EVERY_S:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from edge_app.record import FrameRecord
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision
+    from edge_app.governor import Decision, Event
+    from edge_app.sources import Frame
 
 
 class Distribution:
@@ -63,22 +64,30 @@ class Statistics:
         self.levels = {bits: LevelStatistics() for bits in levels}
         # (bits before, bits after, cause) -> how often
         self.changes: Counter[tuple[int, int, str]] = Counter()
+        self.escalated = 0
+        self.agreed = 0
 
     @property
     def frames(self) -> int:
         return sum(level.frames for level in self.levels.values())
 
-    def frame(self, record: FrameRecord) -> None:
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
         level = self.levels[record.bits]
         level.frames += 1
         level.infer_s.add(record.infer_s)
         if record.correct is not None:
             level.labelled += 1
             level.correct += record.correct
+        if record.escalated_from is not None:
+            self.escalated += 1
+            self.agreed += record.agreed is True
 
     def decision(self, decision: Decision) -> None:
         if decision.changed:
             self.changes[decision.previous_bits, decision.bits, decision.cause] += 1
+
+    def notice(self, event: Event) -> None:
+        pass
 
     def tick(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from edge_app.sinks.statistics import Distribution, Statistics
@@ -11,11 +12,16 @@ if TYPE_CHECKING:
 
 
 def print_summary(
-    statistics: Statistics, seconds: float, fixed: bool, file: TextIO | None = None
+    statistics: Statistics,
+    seconds: float,
+    fixed: bool,
+    losses: Mapping[str, int],
+    file: TextIO | None = None,
 ) -> None:
     """Frames, accuracy and latency for each level, and the governor's changes, to stderr.
 
     ``seconds``: how long the run took; ``fixed``: the level did not follow the governor;
+    ``losses``: frames that were not classified or not written, by reason;
     ``file``: somewhere else than stderr.
     """
     from rich.box import SIMPLE
@@ -43,6 +49,15 @@ def print_summary(
                 *(milliseconds(level.infer_s, percent) for percent in (50, 90, 99)),
             )
         console.print(table)
+    if losses:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(losses.items()))
+        console.print(f"Frames left out: {reasons}.")
+    if statistics.escalated:
+        console.print(
+            f"Run again at a higher level: {statistics.escalated} "
+            f"({statistics.escalated / statistics.frames:.1%}), of which "
+            f"{statistics.agreed / statistics.escalated:.0%} gave the same answer."
+        )
     if fixed:
         console.print("The level was fixed; the governor only watched.")
     _print_changes(statistics, console)

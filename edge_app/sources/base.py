@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -32,6 +33,16 @@ class Frame:
     truth: str | None = None
 
 
+@dataclass(frozen=True)
+class SourceStatus:
+    """``state``: ``up``, ``stalled`` (no frame for too long) or ``reconnecting``. ``reconnects``: how
+    often it has been opened again so far. ``text``: for people, empty while it is up."""
+
+    state: Literal["up", "stalled", "reconnecting"] = "up"
+    reconnects: int = 0
+    text: str = ""
+
+
 class Source(Protocol):
     """A stream of frames, read from one thread."""
 
@@ -55,6 +66,17 @@ class Source(Protocol):
         """Names that ``Frame.truth`` can take; empty where the source knows no labels."""
         ...
 
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """Frames that were lost so far, by reason: ``capture`` (could not be read or decoded),
+        ``stale`` (a newer one came before anybody asked)."""
+        ...
+
+    @property
+    def status(self) -> SourceStatus:
+        """Whether frames come."""
+        ...
+
     def read(self, timeout: float) -> Frame | None:
         """The next frame, or None if none came within ``timeout`` seconds.
 
@@ -66,6 +88,14 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the device or file. Safe to call twice."""
         ...
+
+
+class Finite:
+    """What sources have in common whose frames wait until somebody asks for them."""
+
+    live = False
+    losses: Mapping[str, int] = {}
+    status = SourceStatus()
 
 
 def require_cv2() -> Any:

@@ -8,12 +8,12 @@ from importlib import resources
 
 import numpy as np
 
-from edge_app.sources.base import Frame
+from edge_app.sources.base import Finite, Frame
 
 LABELS = tuple("0123456789")
 
 
-class DigitsStream:
+class DigitsStream(Finite):
     """The 360 held-out digits of the shipped split, in order, again and again at ``fps``.
 
     A stand-in for a camera: it never ends, and it knows the truth, so that accuracy for each
@@ -21,7 +21,6 @@ class DigitsStream:
     """
 
     name = "test:digits"
-    live = False
     classes = LABELS
 
     def __init__(self, fps: float = 30.0) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
-from edge_app.sources.base import EndOfSource, Frame, Image, require_cv2
+from edge_app.sources.base import EndOfSource, Finite, Frame, Image, require_cv2
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -21,10 +21,9 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-class VideoFile:
+class VideoFile(Finite):
     """A file that OpenCV's FFmpeg decodes, from its first frame to its last."""
 
-    live = False
     nominal_fps = None
     classes: tuple[str, ...] = ()
 
@@ -61,10 +60,9 @@ class VideoFile:
         self._capture.release()
 
 
-class ImageFiles:
+class ImageFiles(Finite):
     """Images from a list of files; the name of a class folder, where there is one, is the truth."""
 
-    live = False
     nominal_fps = None
 
     def __init__(self, name: str, files: list[Path], truths: list[str | None]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
-from edge_app.sources.base import Frame, require_cv2
+from edge_app.sources.base import Frame, SourceStatus, require_cv2
 
 OPEN_TIMEOUT_S = 8.0
 LOST_AFTER_S = 10.0
@@ -37,6 +38,7 @@ class LiveStream:
     def __init__(self, name: str, capture: Any, lost_after_s: float = LOST_AFTER_S) -> None:
         self.name = name
         self.overwritten = 0
+        self._failed = 0
         self._capture = capture
         self._lost_after_s = lost_after_s
         self._condition = threading.Condition()
@@ -52,6 +54,7 @@ class LiveStream:
             good, image = self._capture.read()
             ended = time.monotonic()
             if not good:
+                self._failed += 1
                 # Some drivers fail at once and for ever: do not spin on them.
                 time.sleep(0.02)
                 continue
@@ -61,6 +64,14 @@ class LiveStream:
                 self._last = ended
                 self._condition.notify()
         self._capture.release()
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        return {"capture": self._failed, "stale": self.overwritten}
+
+    @property
+    def status(self) -> SourceStatus:
+        return SourceStatus()
 
     def read(self, timeout: float) -> Frame | None:
         with self._condition:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,9 +46,20 @@ class Control:
 
     def __init__(self) -> None:
         self.level = 8
+        self.first: int | None = None
+        self.again: int | None = None
+        self.margins: list[float] = []
         self.frame_interval_s = 0.0
         self.paused = False
         self.observed: list[tuple[int, float]] = []
+
+    @property
+    def first_level(self) -> int:
+        return self.level if self.first is None else self.first
+
+    def escalate(self, bits: int, margin: float) -> int | None:
+        self.margins.append(margin)
+        return self.again
 
     def observe_latency(self, bits: int, seconds: float) -> None:
         self.observed.append((bits, seconds))
@@ -63,13 +76,16 @@ class Recorder:
         self.on_frame: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
 
-    def frame(self, record: FrameRecord) -> None:
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
         self.records.append(record)
         self.times.append(self.clock.now())
         self.on_frame()
 
     def decision(self, decision: Decision) -> None:
         self.decisions.append(decision)
+
+    def notice(self, event: Any) -> None:
+        pass
 
     def tick(self) -> None:
         self.on_tick()
@@ -81,8 +97,14 @@ class Recorder:
 class Bench:
     """A pipeline with everything that a test may want to reach."""
 
-    def __init__(self, model: Program, source: Source | None = None, **limits: Any) -> None:
-        self.clock = ManualClock(100.0)
+    def __init__(
+        self,
+        model: Program,
+        source: Source | None = None,
+        clock: ManualClock | None = None,
+        **limits: Any,
+    ) -> None:
+        self.clock = clock or ManualClock(100.0)
         self.governor_clock = ManualClock(7.0)
         self.control = Control()
         self.recorder = Recorder(self.clock)
@@ -163,9 +185,81 @@ def test_each_frame_runs_the_governors_level_and_reports_its_time(model: Program
     assert [record.bits for record in bench.records] == [8, 8, 8, 2, 2, 2]
     assert bench.records[-1].branches == (1,)
     assert [bits for bits, _ in bench.control.observed] == [8, 8, 8, 2, 2, 2]
-    assert [seconds for _, seconds in bench.control.observed] == [
-        record.infer_s for record in bench.records
-    ]
+    for (_, seconds), record in zip(bench.control.observed, bench.records, strict=True):
+        assert 0 < seconds <= record.infer_s
+        assert 0 < record.infer_s <= record.age_s
+
+
+def test_a_close_call_is_run_again_at_the_level_that_the_governor_gives(model: Program) -> None:
+    bench = Bench(model, max_frames=360)
+    bench.control.first = 2
+    bench.pipeline.run()
+    first = list(bench.records)
+    assert {record.bits for record in first} == {2}
+    assert [record.margin for record in first] == bench.control.margins
+    assert all(record.escalated_from is None and record.agreed is None for record in first)
+
+    bench = Bench(model, max_frames=360)
+    bench.control.first, bench.control.again = 2, 8
+    bench.pipeline.run()
+    for before, record in zip(first, bench.records, strict=True):
+        assert (record.bits, record.branches, record.escalated_from) == (8, (1, 2, 3, 4), 2)
+        assert record.agreed is (before.class_index == record.class_index)
+    assert [bits for bits, _ in bench.control.observed] == [2, 8] * 360
+    assert {record.agreed for record in bench.records} == {True, False}
+
+
+def test_a_fixed_level_is_never_run_again(model: Program) -> None:
+    bench = Bench(model, max_frames=5, fixed_bits=2)
+    bench.control.again = 8
+    bench.pipeline.run()
+    assert {(record.bits, record.escalated_from) for record in bench.records} == {(2, None)}
+
+
+class Live(Unpaced):
+    """A camera of which every other frame is a second old when it is read."""
+
+    live = True
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(frames)
+        self.losses = Counter(capture=3)
+
+    def read(self, timeout: float) -> Frame | None:
+        frame = super().read(timeout)
+        assert frame is not None
+        age_s = 1.0 if self.left % 2 else 0.0
+        return Frame(frame.image, "rgb", time.monotonic() - age_s, 0.0)
+
+
+def test_old_frames_of_a_live_source_are_left_out(model: Program) -> None:
+    bench = Bench(model, Live(frames=10), stale_after_s=0.5)
+    bench.pipeline.run()
+    assert len(bench.records) == 5
+    assert bench.pipeline.losses() == {"capture": 3, "deadline": 5}
+    bench = Bench(model, Live(frames=10))
+    bench.pipeline.run()
+    assert len(bench.records) == 10, "without a deadline no frame is too old"
+
+
+def test_what_a_camera_overwrites_is_shed_in_a_wait_and_stale_otherwise(model: Program) -> None:
+    source = Live(frames=4)
+
+    class Waiting(ManualClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            source.losses["stale"] += 10
+
+    def overwrite() -> None:
+        source.losses["stale"] += 1
+
+    clock = Waiting(100.0)
+    bench = Bench(model, source, clock, target_fps=10.0)
+    bench.recorder.on_frame = overwrite
+    bench.pipeline.run()
+    losses = bench.pipeline.losses()
+    assert losses["stale"] == 4, "one while each frame was busy"
+    assert losses["shed"] == source.losses["stale"] - 4 >= 30
 
 
 def test_decisions_reach_sinks_and_records(model: Program) -> None:

@@ -18,10 +18,13 @@ from edge_app.sinks.jsonl import JsonLines
 from edge_app.sinks.progress import REPORT_EVERY_S, LiveLine, PlainLines, Status, change_text
 from edge_app.sinks.statistics import Distribution, Statistics
 from edge_app.sinks.summary import print_summary
+from edge_app.sources import Frame
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "edge_app/assets/schema/frame.schema.json").read_text()
 )
+
+FRAME = Frame(np.zeros((8, 8, 3), np.uint8), "rgb", 0.0, 0.0)
 
 
 def record(**changes: Any) -> FrameRecord:
@@ -37,11 +40,15 @@ def record(**changes: Any) -> FrameRecord:
         "capture_s": 1e-5,
         "preprocess_s": 2e-5,
         "infer_s": 3e-4,
+        "age_s": 1e-3,
         "temperature_c": 51.5,
         "battery": 0.75,
         "label": "seven",
         "class_index": 7,
         "probability": 0.9375,
+        "margin": 0.9,
+        "escalated_from": None,
+        "agreed": None,
         "truth": 7,
         "governor_time_s": 12.0,
     }
@@ -96,7 +103,7 @@ def test_lines_are_whole_as_soon_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     sink = JsonLines(str(path))
     for seq in range(3):
-        sink.frame(record(seq=seq, label="größer"))
+        sink.frame(record(seq=seq, label="größer"), FRAME)
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         assert len(lines) == seq + 1
         assert json.loads(lines[-1])["seq"] == seq and lines[-1].endswith("\n")
@@ -111,7 +118,7 @@ def test_records_that_cannot_be_written_end_with_a_clear_error(tmp_path: Path) -
     if Path("/dev/full").exists():
         sink = JsonLines("/dev/full")
         with pytest.raises(AppError, match="/dev/full: cannot write: No space left"):
-            sink.frame(record())
+            sink.frame(record(), FRAME)
         sink.close()
 
 
@@ -139,7 +146,7 @@ def test_percentiles_of_nothing_and_of_nearly_nothing() -> None:
 def test_accuracy_counts_only_frames_with_a_truth() -> None:
     statistics = Statistics((2, 8))
     for truth in (7, 7, 3, None):
-        statistics.frame(record(truth=truth))
+        statistics.frame(record(truth=truth), FRAME)
     assert statistics.frames == 4
     assert statistics.levels[8].accuracy == pytest.approx(2 / 3)
     assert statistics.levels[2].accuracy is None
@@ -195,7 +202,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_one_a_change()
     progress = PlainLines(lines.append, lambda: now)
     for step in range(251):
         now = step * 0.1
-        progress.frame(record(seq=step))
+        progress.frame(record(seq=step), FRAME)
         progress.tick()
     assert len(lines) == 25 // REPORT_EVERY_S
     progress.decision(decision(changed=False))
@@ -209,7 +216,7 @@ def test_on_a_terminal_the_line_is_redrawn_and_changes_stay() -> None:
 
     screen = io.StringIO()
     line = LiveLine(Console(file=screen, force_terminal=True, width=120))
-    line.frame(record())
+    line.frame(record(), FRAME)
     line.decision(decision())
     line.close()
     text = screen.getvalue()
@@ -221,21 +228,32 @@ def test_on_a_terminal_the_line_is_redrawn_and_changes_stay() -> None:
 def test_the_summary_has_levels_accuracy_latency_and_causes() -> None:
     statistics = Statistics((2, 8))
     for truth in (7, 7, 7, 3):
-        statistics.frame(record(truth=truth))
+        statistics.frame(record(truth=truth), FRAME)
     statistics.decision(decision())
     file = io.StringIO()
-    print_summary(statistics, 2.0, fixed=False, file=file)
+    print_summary(statistics, 2.0, fixed=False, losses={"stale": 3}, file=file)
     text = file.getvalue()
     assert "4 frames in 2.0 s (2.0 a second)" in text
     assert "75.00% of 4" in text
-    assert "thermal" in text
+    assert "thermal" in text and "stale 3" in text
     for heading in ("p50 ms", "p90 ms", "p99 ms"):
         assert heading in text
 
 
+def test_the_summary_counts_what_was_run_again() -> None:
+    statistics = Statistics((2, 8))
+    statistics.frame(record(), FRAME)
+    statistics.frame(record(escalated_from=2, agreed=True), FRAME)
+    statistics.frame(record(escalated_from=2, agreed=False), FRAME)
+    file = io.StringIO()
+    print_summary(statistics, 1.0, fixed=False, losses={}, file=file)
+    text = " ".join(file.getvalue().split())
+    assert "higher level: 2 (66.7%), of which 50% gave the same answer" in text
+
+
 def test_the_summary_of_a_quiet_fixed_run() -> None:
     file = io.StringIO()
-    print_summary(Statistics((2, 8)), 0.0, fixed=True, file=file)
+    print_summary(Statistics((2, 8)), 0.0, fixed=True, losses={}, file=file)
     text = file.getvalue()
     assert "0 frames" in text
     assert "The level was fixed" in text
