@@ -4,17 +4,23 @@ Caps are pure functions; the controller holds the state; the loop does the I/O. 
 knows of cameras, models or files other than policies.
 """
 
-from edge_app.governor.controller import Decision, Governor
+from edge_app.governor.controller import Governor
+from edge_app.governor.decision import Decision, Event
+from edge_app.governor.layers import Resolved, load_policy, resolve
 from edge_app.governor.loop import GovernorLoop
 from edge_app.governor.policy import Policy
-from edge_app.governor.policy_file import PolicyError, load_policy, presets
+from edge_app.governor.policy_file import presets
+from edge_app.governor.policy_problems import PolicyError
 
 __all__ = [
     "Decision",
+    "Event",
     "Governor",
     "GovernorLoop",
     "Policy",
     "PolicyError",
+    "Resolved",
     "load_policy",
     "presets",
+    "resolve",
 ]

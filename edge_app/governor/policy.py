@@ -7,6 +7,7 @@ Layering, files and error messages are in ``policy_file``. The defaults are thos
 from __future__ import annotations
 
 from datetime import time
+from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -26,13 +27,9 @@ Bits = Annotated[int, Field(ge=2, le=8), _in("bits")]
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100), _in("%")]
 Celsius = Annotated[FiniteFloat, Field(ge=0, le=125), _in("°C")]
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=DAY_S), _in("s")]
+Span = Annotated[FiniteFloat, Field(gt=0, le=DAY_S), _in("s")]
 Period = Annotated[FiniteFloat, Field(ge=1, le=DAY_S), _in("s")]
-Rate = Annotated[FiniteFloat, Field(ge=0, le=1000), _in("frames/s")]
-Milliseconds = Annotated[FiniteFloat, Field(ge=0, le=60000), _in("ms")]
-Points = Annotated[FiniteFloat, Field(ge=0, le=20), _in("percentage points")]
-Watts = Annotated[FiniteFloat, Field(ge=0, le=1000), _in("W")]
 WattHours = Annotated[FiniteFloat, Field(gt=0, le=100000), _in("Wh")]
-PartBits = Annotated[FiniteFloat, Field(ge=0, le=8), _in("bits")]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
@@ -53,14 +50,17 @@ class Frame(Table):
     """Frame rate and deadline. Energy falls with the bits only if the rate is pinned: a loop
     that runs as fast as it can turns faster frames into more frames, not into fewer joules."""
 
-    target_fps: Rate = Field(
-        30.0, description="frames a second at full rate; 0: as the source gives them"
+    target_fps: Annotated[FiniteFloat, _in("frames/s")] = Field(
+        30.0, ge=0, le=1000, description="frames a second at full rate; 0: as the source gives them"
     )
-    min_fps: Rate = Field(
-        2.5, gt=0, description="lowest rate to which frames are shed below the lowest level"
+    min_fps: Annotated[FiniteFloat, _in("frames/s")] = Field(
+        2.5,
+        gt=0,
+        le=1000,
+        description="lowest rate to which frames are shed below the lowest level",
     )
-    deadline_ms: Milliseconds = Field(
-        100.0, description="95 % of inferences must be done in this; 0: no deadline"
+    deadline_ms: Annotated[FiniteFloat, _in("ms")] = Field(
+        100.0, ge=0, le=60000, description="95 % of inferences must be done in this; 0: no deadline"
     )
 
 
@@ -105,12 +105,18 @@ class Thermal(Table):
     forecast_s: Annotated[FiniteFloat, _in("s")] = Field(
         15.0, ge=0, le=120, description="how far ahead a rise is extrapolated"
     )
-    sustainable_bits: PartBits = Field(
-        4.0, gt=0, description="bits the cooling is thought to sustain for ever"
+    sustainable_bits: Annotated[FiniteFloat, _in("bits")] = Field(
+        4.0, gt=0, le=8, description="bits the cooling is thought to sustain for ever"
     )
     integral_s: Period = Field(60.0, description="time constant of the integral part")
-    max_age_s: Seconds = Field(5.0, gt=0, description="an older reading does not count")
+    max_age_s: Span = Field(5.0, description="an older reading does not count")
     required: bool = Field(False, description="refuse to start without a thermal sensor")
+
+
+def zone_matches(zone: str, pattern: str) -> bool:
+    """Whether one of `thermal.zones` names a zone. Without regard to case, and to the number that
+    tells zones of the same type apart (``cpu-thermal#2``)."""
+    return fnmatchcase(zone.partition("#")[0].lower(), pattern.lower())
 
 
 class Throttle(Table):
@@ -120,8 +126,8 @@ class Throttle(Table):
     slowdown: Annotated[FiniteFloat, _in("times")] = Field(
         1.2, gt=1, le=100, description="inference slower than profiled by this is throttled"
     )
-    after_s: Seconds = Field(30.0, gt=0, description="how long it must be so slow")
-    step_s: Seconds = Field(30.0, gt=0, description="from one step down to the next")
+    after_s: Span = Field(30.0, description="how long it must be so slow")
+    step_s: Span = Field(30.0, description="from one step down to the next")
 
 
 class Tier(Table):
@@ -146,16 +152,19 @@ class Battery(Table):
         ),
         description="caps by charge, from high to low",
     )
-    hysteresis: Points = Field(2.0, description="above a tier's bound by this it ends")
+    hysteresis: Annotated[FiniteFloat, _in("percentage points")] = Field(
+        2.0, ge=0, le=20, description="above a tier's bound by this it ends"
+    )
     on_ac: Literal["ignore", "apply"] = Field(
         "ignore", description="what the tiers do while the battery is not discharging"
     )
     until: time | None = Field(
         None,
         description="local time of day until which the battery must last; absent: no such time",
-        json_schema_extra={"unit": "time of day"},
     )
-    reserve: Percent = Field(5.0, le=90, description="charge that is never spent for `until`")
+    reserve: Annotated[FiniteFloat, _in("%")] = Field(
+        5.0, ge=0, le=90, description="charge that is never spent for `until`"
+    )
     capacity_wh: WattHours | None = Field(
         None, description="what a full battery holds, for one whose driver does not say"
     )
@@ -172,8 +181,12 @@ class Energy(Table):
     """What is assumed of a device's power as long as nothing has been measured: a frame takes
     ``active_w`` for the time it runs, and the device ``idle_w`` all the time."""
 
-    idle_w: Watts = Field(2.0, description="power of the device that does nothing")
-    active_w: Watts = Field(3.0, gt=0, description="power that inference adds while it runs")
+    idle_w: Annotated[FiniteFloat, _in("W")] = Field(
+        2.0, ge=0, le=1000, description="power of the device that does nothing"
+    )
+    active_w: Annotated[FiniteFloat, _in("W")] = Field(
+        3.0, gt=0, le=1000, description="power that inference adds while it runs"
+    )
 
 
 class Load(Table):
@@ -189,7 +202,7 @@ class Load(Table):
     other_load_alone: Percent = Field(
         75.0, description="the same where the kernel has no pressure stall information"
     )
-    step_s: Seconds = Field(30.0, gt=0, description="from one step down to the next")
+    step_s: Span = Field(30.0, description="from one step down to the next")
 
 
 class Stability(Table):
@@ -200,7 +213,9 @@ class Stability(Table):
     raise_dwell_s: Period = Field(
         20.0, description="every cap must have allowed a raise for so long"
     )
-    guard_bits: PartBits = Field(0.5, le=4, description="spare thermal budget that a raise needs")
+    guard_bits: Annotated[FiniteFloat, _in("bits")] = Field(
+        0.5, ge=0, le=4, description="spare thermal budget that a raise needs"
+    )
     revert_s: Seconds = Field(
         120.0, description="a raise taken back within this doubles the rung's dwell"
     )
@@ -221,8 +236,8 @@ class Failsafe(Table):
     )
     after_s: Seconds = Field(10.0, description="how long a sensor may be silent before that")
     recover_s: Seconds = Field(60.0, description="sound readings needed to trust it again")
-    battery_step_s: Seconds = Field(
-        600.0, gt=0, description="one rung lower each time while the battery cannot be read"
+    battery_step_s: Span = Field(
+        600.0, description="one rung lower each time while the battery cannot be read"
     )
 
 
