@@ -154,9 +154,10 @@ class PowerSupply:
         if energy is None:
             charge, charge_full = number("charge_now"), first("charge_full", "charge_full_design")
             fraction = _ratio(charge, charge_full)
-            if nominal is not None:
-                energy = None if charge is None else charge * nominal
-                full = None if charge_full is None else charge_full * nominal
+            if nominal is not None and charge is not None:
+                energy = charge * nominal
+            if nominal is not None and charge_full is not None:
+                full = charge_full * nominal
         capacity = number("capacity", 0.01)
         margin = number("capacity_error_margin", 1.0)
         if capacity is not None and (margin is None or margin < 100):
