@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
+from edge_app.sensors.hwmon import DRIVES
 from edge_app.sensors.recording import ERROR_NAME, FORMAT, GONE
 from edge_app.sensors.root import Attribute, Root
 
@@ -55,9 +56,11 @@ WATCHED = (
     Watched(
         "sys/class/hwmon/hwmon*",
         "temp*_input temp*_fault temp*_alarm temp*_crit_alarm in*_input in*_alarm in*_lcrit_alarm "
-        "curr*_input curr*_alarm power*_input power*_average energy*_input fan*_input",
+        "curr*_input curr*_alarm power*_input power*_average energy*_input fan*_input "
+        "oc*_event_cnt",
         "name *_label *_enable temp*_type temp*_max temp*_crit temp*_emergency",
     ),
+    Watched("sys/class/hwmon/hwmon*/device", "", "temp"),
     # Documentation/ABI/testing/sysfs-bus-iio: older kernels of Jetson have their rails here
     Watched(
         "sys/bus/iio/devices/iio:device*", "in_*_input in_*_raw", "name rail_name_* in_*_scale"
@@ -79,24 +82,36 @@ WATCHED = (
         "affected_cpus related_cpus cpuinfo_max_freq cpuinfo_min_freq scaling_min_freq "
         "scaling_driver scaling_governor",
     ),
+    Watched("sys/devices/system/cpu/intel_pstate", "max_perf_pct"),
     Watched(
         "sys/devices/system/cpu/cpu*/thermal_throttle",
         "core_throttle_count package_throttle_count core_throttle_total_time_ms "
         "package_throttle_total_time_ms",
     ),
-    Watched("sys/devices/platform/soc/soc:firmware", "get_throttled"),
-    Watched("sys/devices/platform/soc@*/soc@*:firmware", "get_throttled"),
+    Watched("sys/devices/platform/soc*/soc*:firmware", "get_throttled"),
     Watched("proc", "stat loadavg"),
     Watched("proc/pressure", "cpu memory io"),
     Watched("sys/fs/cgroup", "cpu.pressure cpu.stat", "cpu.max"),
     Watched("proc/device-tree", "", "model compatible"),
     Watched("sys/firmware/devicetree/base", "", "model compatible"),
     Watched("sys/class/dmi/id", "", "sys_vendor product_name"),
+    Watched("sys/hypervisor", "", "type"),
+    # Only whether they are there: what is in them names the container.
+    Watched("", "", ".dockerenv"),
+    Watched("run", "", ".containerenv"),
+    Watched("run/systemd", "", "container"),
 )
+EMPTIED = (".dockerenv", "run/.containerenv")
 
 ADDRESS = re.compile(
     r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{2}(?:([:_-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}"
 )
+
+
+def _names_only(root: Root, directory: str) -> bool:
+    """Whether nothing but the name may be read: asking a drive's chip wakes the drive."""
+    chip = re.fullmatch(r"sys/class/hwmon/[^/]+", directory)
+    return chip is not None and root.read(f"{directory}/name").text in DRIVES
 
 
 def watched_paths(root: Root, live_only: bool = False) -> Iterator[str]:
@@ -104,13 +119,16 @@ def watched_paths(root: Root, live_only: bool = False) -> Iterator[str]:
     for watched in WATCHED:
         names = watched.live.split() + ([] if live_only else watched.fixed.split())
         for directory in _expand(root, "", watched.directory.split("/")):
+            asleep = _names_only(root, directory)
             for entry in root.entries(directory):
+                if asleep and entry != "name":
+                    continue
                 if any(fnmatchcase(entry, name) for name in names):
-                    yield f"{directory}/{entry}"
+                    yield f"{directory}/{entry}" if directory else entry
 
 
 def _expand(root: Root, base: str, parts: list[str]) -> Iterator[str]:
-    if not parts:
+    if not parts or parts == [""]:
         yield base
         return
     first, *rest = parts
@@ -168,10 +186,11 @@ class Snapshots:
 
 
 def _reduced(path: str, attribute: Attribute) -> Attribute:
-    """Only the first line of /proc/stat: interrupts by the hundred would be most of the file."""
+    """What is kept of a file. Of /proc/stat the first line: interrupts by the hundred would be
+    most of the recording."""
     if path == "proc/stat" and attribute.text:
         return Attribute(attribute.text.partition("\n")[0])
-    return attribute
+    return Attribute("") if path in EMPTIED and attribute.exists else attribute
 
 
 def machine() -> dict[str, Any]:

@@ -148,6 +148,11 @@ class RecordedSensors:
         """Length of the recording."""
         return self.recording.seconds
 
+    @property
+    def complete(self) -> bool:
+        """Whether it goes to its end; False if the file was cut off."""
+        return self.recording.complete
+
     def sample(self) -> Sample:
         elapsed = self._root.elapsed
         start = self.recording.wall

@@ -46,8 +46,11 @@ Row = dict[str, Any]
 class TraceSensors:
     """Plays ``path``; its time starts with the first sample, at the clock's speed.
 
-    AppError (exit code 2) with file and line if the file is not a trace.
+    AppError (exit code 2) with file and line if the file is not a trace, or only the beginning of
+    one.
     """
+
+    complete = True
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._clock = clock
