@@ -27,7 +27,8 @@ STICKY_SHIFT = 16
 VCGENCMD = ("vcgencmd", "get_throttled")
 ASK_EVERY_S = 10.0
 """Starting a program costs some milliseconds of CPU time."""
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
+"""Less than the sensors' guard has: that this program hangs is no reason to give up all others."""
 
 DMI = ("sys_vendor", "product_name")
 HYPERVISORS = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edge_app.clock import Clock
 from edge_app.sensors.types import (
@@ -65,15 +65,12 @@ class GuardedSensors:
     MISSING. At most one read is under way: a source is never asked by two threads. What a read
     gives that took too long is dropped, for it is old; the next sample is a fresh one.
 
-    ``busy_with`` names the file that is being read, for messages.
+    If the source has a method ``busy_with``, it names the file that is being read, for messages.
     """
 
-    def __init__(
-        self, source: SensorSource, clock: Clock, busy_with: Callable[[], str] = lambda: ""
-    ) -> None:
+    def __init__(self, source: SensorSource, clock: Clock) -> None:
         self._source = source
         self._clock = clock
-        self._busy_with = busy_with
         self._lock = threading.Lock()
         self._hanging: threading.Event | None = None
         self._since = 0.0
@@ -94,8 +91,8 @@ class GuardedSensors:
             if statuses is not None:
                 return statuses
             seconds = self._clock.now() - self._since
-            file = self._busy_with()
-            detail = f"a read hangs for {seconds:.0f} s" + (f": {file}" if file else "")
+            file = getattr(self._source, "busy_with", str)()
+            detail = f"a read has not returned for {seconds:.0f} s" + (f": {file}" if file else "")
             return [SensorStatus("sensors", "all of them", Quality.MISSING, detail)]
 
     def _call(self, call: Callable[[], Result]) -> Result | None:
@@ -125,25 +122,18 @@ def aged(sample: Sample, now: float) -> Sample:
         fine = reading.quality in (Quality.OK, Quality.STALE)
         return replace(reading, quality=Quality.STALE if fine else reading.quality)
 
-    battery = sample.battery
-    forgotten = now - sample.time > STALE_AFTER_S
-    return Sample(
+    def readings(values: Sample | Battery) -> dict[str, Any]:
+        found = ((field.name, getattr(values, field.name)) for field in fields(values))
+        return {name: old(value) for name, value in found if isinstance(value, Reading)}
+
+    battery = replace(sample.battery, **readings(sample.battery))
+    if now - sample.time > STALE_AFTER_S:
+        battery = replace(battery, discharging=None, on_ac=None)
+    return replace(
+        sample,
         time=now,
         zones=tuple(replace(zone, reading=old(zone.reading)) for zone in sample.zones),
-        battery=Battery(
-            present=battery.present,
-            charge=old(battery.charge),
-            discharging=None if forgotten else battery.discharging,
-            on_ac=None if forgotten else battery.on_ac,
-            energy=old(battery.energy),
-            power=old(battery.power),
-            full_j=battery.full_j,
-        ),
-        throttled=old(sample.throttled),
-        under_voltage=old(sample.under_voltage),
-        other_load=old(sample.other_load),
-        cpu_pressure=old(sample.cpu_pressure),
-        cpu_limit=old(sample.cpu_limit),
-        power=old(sample.power),
+        battery=battery,
         wall=None if sample.wall is None else sample.wall + timedelta(seconds=now - sample.time),
+        **readings(sample),
     )

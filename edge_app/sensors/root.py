@@ -33,7 +33,7 @@ class Attribute:
             return None
         try:
             return int(self.text) * scale
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
     @property
@@ -79,6 +79,8 @@ class SysRoot:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
         self._prefix = str(root).rstrip("/") + "/"
+        self.busy_with = ""
+        """The file that is being read now: a thread that waits for it can say so."""
 
     @property
     def name(self) -> str:
@@ -89,10 +91,13 @@ class SysRoot:
         return self._prefix == "/"
 
     def read(self, path: str) -> Attribute:
+        self.busy_with = path
         try:
             return attribute(self.read_bytes(path))
         except OSError as error:
             return Attribute(None, errno.errorcode.get(error.errno or 0, str(error)))
+        finally:
+            self.busy_with = ""
 
     def read_bytes(self, path: str) -> bytes:
         """The first page of a file; OSError as it comes. The only place that reads a file."""

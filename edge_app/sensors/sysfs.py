@@ -82,6 +82,11 @@ class SysfsSensors:
             *self._cpu.describe(load),
         ]
 
+    def busy_with(self) -> str:
+        """The file that is being read now, or nothing. May be asked by any thread."""
+        path = self._files.busy_with if isinstance(self._files, SysRoot) else ""
+        return path and place(self._files, path)
+
     def _no_zone(self) -> SensorStatus:
         where = surroundings(self._files)
         why = f"hidden by this {where}" if where else "usual in containers and VMs"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
+from governor_samples import make_governor
 from sensor_files import Device, Tree
 
-from edge_app.governor.policy import Policy
-from edge_app.governor.tracking import ThermalTracker
 from edge_app.sensors import Quality, Zone
 
 ZONE = "sys/class/thermal/thermal_zone0"
@@ -127,8 +126,7 @@ def test_amd_cpu_without_a_zone_is_obeyed_by_its_chip() -> None:
         "hwmon/nct6775/SYSTIN": pytest.approx(38.0),
         "hwmon/nct6775/CPUTIN": pytest.approx(-63.0),
     }
-    tracker = ThermalTracker(Policy())
-    obeyed = [name for name in values(device) if tracker.obeys(name)]
+    obeyed = [name for name in values(device) if make_governor().obeys(name)]
     assert obeyed == ["acpitz", "cpu/k10temp/Tctl"]
     assert zones(device)["hwmon/nct6775/CPUTIN"].reading.quality is Quality.IMPLAUSIBLE
 
@@ -143,7 +141,7 @@ def test_drives_are_left_to_sleep() -> None:
 def test_chip_beside_a_zone_of_the_cpu_is_an_entry_that_no_policy_obeys() -> None:
     device = Device({**INTEL, f"{ZONE}/type": "x86_pkg_temp", f"{ZONE}/temp": "70000"})
     assert list(values(device)) == ["x86_pkg_temp", "hwmon/coretemp/Package id 0"]
-    assert not ThermalTracker(Policy()).obeys("hwmon/coretemp/Package id 0")
+    assert not make_governor().obeys("hwmon/coretemp/Package id 0")
 
 
 def test_package_stands_for_its_cores() -> None:
