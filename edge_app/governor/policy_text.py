@@ -156,17 +156,6 @@ def listing(shown: Iterable[Key]) -> str:
     return "\n".join(_aligned(rows))
 
 
-def reference() -> str:
-    """All keys as Markdown: the reference part of docs/policy.md."""
-    parts = [_reference_table("", "At the top", [key for key in children("") if key.is_value])]
-    for table in (key for key in keys().values() if key.is_table):
-        title = f"[[{table.dotted}]]" if table.is_array else f"[{table.dotted}]"
-        heading = f"`{title}`: {table.description}"
-        inner = [key for key in children(table.dotted) if key.is_value]
-        parts.append(_reference_table(table.dotted, heading, inner))
-    return "\n".join(parts)
-
-
 def example_text(key: Key) -> str:
     """A value that could stand there, as TOML."""
     given = example(key)
@@ -192,8 +181,8 @@ def _examples(key: Key) -> list[tuple[str, str]]:
 def _summary(key: Key) -> str:
     text = f"{_sentence(key.description)}."
     rules = "".join(f" It {rule}." for rule in rules_of(key.dotted))
-    if key.kind.startswith(("a number", "a whole number")):
-        return f"{text} {_sentence(key.range)}.{rules}" if key.dotted != "schema" else text
+    if key.range:
+        return f"{text} {_sentence(key.range)}.{rules}"
     if key.kind.startswith(('"', "true", "a time")):
         return f"{text} {_sentence(key.kind)}.{rules}"
     return f"{text}{rules}"
@@ -227,15 +216,3 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
         for index, part in enumerate(wrapped):
             lines.append(f"  {name if index == 0 else '':<{width}}  {part}".rstrip())
     return lines
-
-
-def _reference_table(table: str, heading: str, inner: list[Key]) -> str:
-    rows = [f"\n### {heading}\n", "| key | what | value | default |", "|---|---|---|---|"]
-    for key in inner:
-        default = "" if key.default is None else f"`{_shown(key.default)}`"
-        if key.required:
-            default = "must be given"
-        rules = "".join(f"; {rule}" for rule in rules_of(key.dotted))
-        rules = rules.replace(f"{table}.", "")
-        rows.append(f"| `{key.name}` | {key.description} | {key.allowed}{rules} | {default} |")
-    return "\n".join(rows) + "\n"
