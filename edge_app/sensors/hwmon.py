@@ -115,6 +115,9 @@ class HwmonTemperatures:
         else:
             attribute = self._root.read(f"{found.path}_input")
             reading = thermometer.reading(attribute, time, load)
+            if not (reading.ok or thermometer.worked) and name.startswith("hwmon/"):
+                # Chips have more inputs than boards connect.
+                reading = thermometer.missing(f"nothing connected: {thermometer.fault}")
         return Zone(name, reading, None, found.critical_c)
 
     def _find(self, chips: tuple[Chip, ...], zones: list[str]) -> None:

@@ -26,6 +26,7 @@ TICKS_PER_S = 100
 """USER_HZ, the same on every architecture that Linux has today (proc(5))."""
 AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 PRESSURE_WINDOW_S = 10.0
+LEAST_PERCENT = 1.0
 
 
 def _implausible_percent(percent: float) -> str | None:
@@ -119,19 +120,20 @@ class _Pressure:
         self._cpus: float | None = None
 
     def read(self, time: float) -> Reading:
-        percent = None
+        percent: float | None = None
         sources = [PRESSURE] + ([f"{self._group}/cpu.pressure"] if self._group else [])
         for source in sources:
             match = AVG10.search(self._root.read(source).text or "")
             if match is not None:
                 percent, self._source = float(match[1]), source
                 break
+        self._seen = self._seen or percent is not None
         quota = self._quota(time)
-        if quota is not None and (percent is None or quota > percent):
+        # A quota that is not used up tells nothing of others: alone it is no pressure of 0.
+        if quota is not None and quota > (LEAST_PERCENT if percent is None else percent):
             percent, self._source = quota, f"{self._group}/cpu.stat"
         if percent is None and not self._seen:
             return absent("CPU pressure")
-        self._seen = True
         return self._validator.reading(percent, time, "it was there and cannot be read any more")
 
     def _quota(self, time: float) -> float | None:

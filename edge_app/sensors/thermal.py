@@ -18,14 +18,16 @@ from edge_app.sensors.validators import StuckDetector, Validator, implausible_te
 THERMAL = "sys/class/thermal"
 MILLI = 1e-3
 
-TRIP_RANGE_C = {"passive": (25.0, 125.0), "critical": (40.0, 150.0)}
+TRIP_RANGE_C = {"passive": (25.0, 125.0), "critical": (40.0, 125.0)}
 """Trip points outside were left unset by firmware (0, -32768000), cannot be reached (127050) or
-are not in millidegrees (95): the first ones would throttle for ever, the others never."""
+are not in millidegrees (95)."""
 TRIPS_AGAIN_S = 60.0
 """How often trip points are read again: daemons set them after boot."""
 
-PMIC_FAKE_C = 100.0
-"""What Tegra's PMIC zones (`PMIC-Die`) say, always: a placeholder, not a temperature."""
+PLACEHOLDERS_C = {"pmic": 100.0, "int3400": 20.0}
+"""What zones whose type begins so say, always, where there is no sensor behind them: Tegra's
+`PMIC-Die`; `INT3400 Thermal`, which stands for all of an Intel machine
+(drivers/thermal/intel/int340x_thermal/int3400_thermal.c)."""
 
 CPU_COOLING = re.compile(r"cpufreq|^processor$|^cpu|powerclamp|^(thermal-)?idle", re.IGNORECASE)
 """Cooling devices that slow the CPU down: `cpufreq-cpu0`, `thermal-cpufreq-0`, `Processor`,
@@ -121,8 +123,8 @@ class ThermalZones:
         else:
             attribute = self._root.read(f"{watched.directory}/temp")
             reading = thermometer.reading(attribute, time, load)
-            if name.lower().startswith("pmic") and reading.value == PMIC_FAKE_C:
-                reading = thermometer.missing("a constant 100 °C: a placeholder, no sensor")
+            if _is_placeholder(name, reading.value):
+                reading = thermometer.missing(f"always {reading.value:g} °C: a placeholder")
             elif not (reading.ok or thermometer.worked) and self._disabled(watched.directory):
                 # One that did work and was then switched off is a loss, not an absence.
                 reading = thermometer.missing("the zone is disabled")
@@ -155,6 +157,13 @@ class ThermalZones:
                 where = watched.directory.rpartition("/")[2]
                 statuses.append(zone_status(zone, watched.thermometer.fault, where))
         return statuses
+
+
+def _is_placeholder(name: str, value: float | None) -> bool:
+    return any(
+        name.lower().startswith(kind) and value == celsius
+        for kind, celsius in PLACEHOLDERS_C.items()
+    )
 
 
 def unused(name: str, taken: Container[str]) -> str:
@@ -206,7 +215,12 @@ class CoolingDevices:
                 continue
             kind = self._root.read(f"{directory}/type").text or "unnamed"
             self._coolers.append(_Cooler(kind, state, highest))
-        states = [cooler.state for cooler in self._coolers if CPU_COOLING.search(cooler.kind)]
+        # Guests of hypervisors have some that know only the state 0.
+        states = [
+            cooler.state
+            for cooler in self._coolers
+            if CPU_COOLING.search(cooler.kind) and cooler.highest != 0
+        ]
         return any(state > 0 for state in states) if states else None
 
     def describe(self) -> SensorStatus:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from edge_app.sensors.board import Board, BoardState, FirmwareFlags
 from edge_app.sensors.cpufreq import ThrottleCounts
 from edge_app.sensors.hwmon import Chip
-from edge_app.sensors.root import Root, place
-from edge_app.sensors.thermal import THERMAL, CoolingDevices
+from edge_app.sensors.root import Root
+from edge_app.sensors.thermal import CoolingDevices
 from edge_app.sensors.types import Quality, Reading, SensorStatus, absent
 from edge_app.sensors.validators import Validator
 
@@ -31,7 +31,6 @@ class Throttle:
     """
 
     def __init__(self, root: Root, flags: FirmwareFlags | None = None) -> None:
-        self._root = root
         self._coolers = CoolingDevices(root)
         self._board = Board(root, flags)
         self._counts = ThrottleCounts(root)
@@ -60,7 +59,7 @@ class Throttle:
         """Cooling devices, the verdict, the power supply and the firmware."""
         what = "frequency held down because of heat"
         if throttled.quality is Quality.ABSENT:
-            detail = f"no cooling device of the CPU in {place(self._root, THERMAL)}, no flags"
+            detail = "nothing can tell: no cooling device for the CPU, no flags, no counters"
             if self._counts.present:
                 detail = "throttle counters, known from the second sample on"
         elif not throttled.ok:

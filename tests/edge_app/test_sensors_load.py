@@ -144,6 +144,19 @@ def test_quota_that_is_used_up_is_pressure() -> None:
     assert sample.cpu_pressure.value == 1.0, "nothing runs, nothing waits"
 
 
+def test_quota_alone() -> None:
+    device = Device(quota(100, 10))
+    device.sensors.sample()
+    device.clock.advance(1.0)
+    device.files.tree |= quota(110, 10)
+    assert device.sensors.sample().cpu_pressure.quality is Quality.ABSENT, "others stay unseen"
+    for step in range(1, 31):
+        device.clock.advance(1.0)
+        device.files.tree |= quota(110 + 10 * step, 10 + 10 * step)
+        sample = device.sensors.sample()
+    assert sample.cpu_pressure.ok and sample.cpu_pressure.value == pytest.approx(95.0, abs=1.0)
+
+
 @pytest.mark.parametrize("limit", ["max 100000", "", "N/A", "100000 0", errno.EACCES])
 def test_no_quota(limit: str | int) -> None:
     device = Device({**quota(10, 0), f"{GROUP}/cpu.max": limit})

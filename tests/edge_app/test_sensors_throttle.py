@@ -56,6 +56,10 @@ def test_cooling_devices_that_are_alike_share_a_line() -> None:
     assert device.status("cooling").detail == "Processor x2 at 0 of 10, pwm-fan at 2 of 4"
 
 
+def test_cooling_device_that_can_do_nothing_says_nothing() -> None:
+    assert Device(cooler("Processor", "0", "0")).sensors.sample().throttled.value is None
+
+
 @pytest.mark.parametrize("path", [FLAGS, FLAGS_PI5])
 @pytest.mark.parametrize(
     ("text", "throttled", "under_voltage", "detail"),

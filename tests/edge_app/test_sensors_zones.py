@@ -66,8 +66,10 @@ def values(device: Device) -> dict[str, float | None]:
     ],
 )
 def test_trips_that_firmware_left_unset(text: str, celsius: float | None) -> None:
-    trip = {f"{ZONE}/trip_point_0_type": "passive", f"{ZONE}/trip_point_0_temp": text}
-    assert zones(Device({**CPU_ZONE, **trip}))["cpu-thermal"].passive_c == celsius
+    for kind in ("passive", "critical"):
+        trip = {f"{ZONE}/trip_point_0_type": kind, f"{ZONE}/trip_point_0_temp": text}
+        zone = zones(Device({**CPU_ZONE, **trip}))["cpu-thermal"]
+        assert {"passive": zone.passive_c, "critical": zone.critical_c}[kind] == celsius
 
 
 def test_trips_of_other_types_say_nothing() -> None:
@@ -111,11 +113,21 @@ def test_zone_that_is_disabled_later_is_lost() -> None:
     assert zones(device)["cpu-thermal"].reading.quality is Quality.MISSING
 
 
-def test_placeholder_of_tegra_is_no_sensor() -> None:
-    device = Device({f"{ZONE}/type": "PMIC-Die", f"{ZONE}/temp": "100000"})
-    assert zones(device)["PMIC-Die"].reading.quality is Quality.ABSENT
+@pytest.mark.parametrize(("kind", "text"), [("PMIC-Die", "100000"), ("INT3400 Thermal", "20000")])
+def test_placeholder_is_no_sensor(kind: str, text: str) -> None:
+    device = Device({f"{ZONE}/type": kind, f"{ZONE}/temp": text})
+    assert zones(device)[kind].reading.quality is Quality.ABSENT
+    assert "placeholder" in device.status(f"thermal/{kind}").detail
     device.files.tree[f"{ZONE}/temp"] = "54000"
-    assert zones(device)["PMIC-Die"].reading.ok, "a PMIC that does measure"
+    assert zones(device)[kind].reading.ok, "one that does measure"
+
+
+def test_input_that_worked_is_missed() -> None:
+    device = Device(RYZEN)
+    device.sensors.sample()
+    device.files.tree[f"{HWMON}/hwmon10/temp1_input"] = "-128000"
+    reading = zones(device)["hwmon/nct6775/SYSTIN"].reading
+    assert reading.quality is Quality.IMPLAUSIBLE
 
 
 def test_amd_cpu_without_a_zone_is_obeyed_by_its_chip() -> None:
@@ -124,11 +136,12 @@ def test_amd_cpu_without_a_zone_is_obeyed_by_its_chip() -> None:
         "acpitz": pytest.approx(16.8),
         "cpu/k10temp/Tctl": pytest.approx(57.25),
         "hwmon/nct6775/SYSTIN": pytest.approx(38.0),
-        "hwmon/nct6775/CPUTIN": pytest.approx(-63.0),
+        "hwmon/nct6775/CPUTIN": None,
     }
     obeyed = [name for name in values(device) if make_governor().obeys(name)]
     assert obeyed == ["acpitz", "cpu/k10temp/Tctl"]
-    assert zones(device)["hwmon/nct6775/CPUTIN"].reading.quality is Quality.IMPLAUSIBLE
+    assert zones(device)["hwmon/nct6775/CPUTIN"].reading.quality is Quality.ABSENT
+    assert "nothing connected" in device.status("thermal/hwmon/nct6775/CPUTIN").detail
 
 
 def test_drives_are_left_to_sleep() -> None:
