@@ -130,8 +130,9 @@ def explanation(key: Key, policy: Policy | None, origin: str) -> str:
     if key.required:
         facts[-1] = ("default", "none: it must be given")
     if key.dotted in values():
-        now = origin if policy is None else f"{_shown(value_of(policy, key.dotted))} ({origin})"
-        facts.append(("now", now))
+        if policy is not None:
+            facts.append(("now", _shown(value_of(policy, key.dotted))))
+        facts.append(("from", origin))
     facts += [("rule", rule) for rule in rules_of(key.dotted)]
     if key.is_table:
         facts += [
@@ -193,9 +194,12 @@ def _sentence(text: str) -> str:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
-    )
+    return [f"# {line}" for line in _wrapped(text, WIDTH - 2)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Paths and TOML stay whole, if need be on a line that is too long."""
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
 def _shown(value: Any) -> str:
@@ -209,9 +213,7 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
     lines = []
     for name, text in rows:
         wrapped = [
-            part
-            for line in text.split("\n")
-            for part in textwrap.wrap(line, WIDTH - width - 4, break_on_hyphens=False) or [""]
+            part for line in text.split("\n") for part in _wrapped(line, WIDTH - width - 4) or [""]
         ]
         for index, part in enumerate(wrapped):
             lines.append(f"  {name if index == 0 else '':<{width}}  {part}".rstrip())

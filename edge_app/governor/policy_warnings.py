@@ -27,7 +27,12 @@ def oddities(resolved: Resolved, sample: Sample | None, now: datetime) -> list[P
     if sample is not None:
         found += _zones(resolved, sample.zones) + _trips(resolved, sample.zones)
         found += _battery(resolved, sample)
-    return found
+    return sorted(found, key=_rank)
+
+
+def _rank(problem: Problem) -> tuple[str, int, int]:
+    place = problem.position
+    return problem.place, place.line if place else 0, place.column if place else 0
 
 
 def _warning(resolved: Resolved, path: str | KeyPath, what: str) -> Problem:

@@ -134,7 +134,8 @@ def test_explanation_of_a_key() -> None:
         "  what         Temperature not to be exceeded for long",
         "  value        a number, 0 to 125 °C",
         "  default      78.0",
-        "  now          78.0 (user: policy.toml:3)",
+        "  now          78.0",
+        "  from         user: policy.toml:3",
         "  rule         must be 2 or more below thermal.critical_c",
         "  rule         must be 2 or more above thermal.on_c",
         "  in a file    [thermal]",
@@ -148,10 +149,10 @@ def test_explanation_of_a_key() -> None:
 
 def test_explanations_of_other_kinds_of_keys() -> None:
     tiers = explanation(keys()["battery.tiers"], None, "not known")
-    assert "now          not known" in tiers and "each has     below: " in tiers
+    assert "from         not known" in tiers and "each has     below: " in tiers
     assert "--set 'battery.tiers=[{ below = 50, max_bits = 4 }, " in tiers
     until = explanation(keys()["battery.until"], UNTIL, "--set")
-    assert "none: it may be left out" in until and "18:00:00 (--set)" in until
+    assert "none: it may be left out" in until and "now          18:00:00\n" in until
     assert "--set battery.until=18:00:00" in until
     below = explanation(keys()["battery.tiers.below"], UNTIL, "default")
     assert "none: it must be given" in below and "--set" not in below
