@@ -24,6 +24,8 @@ FIRST_LOOK_S = 0.3
 
 SLICE_S = 0.1
 SOURCES_SHOWN = 2
+NARROW = ("value", "quality", "trips")
+FINE = ("V", "A", "W")
 STYLES = {"ok": "green", "absent": "dim", "stale": "yellow"}
 
 
@@ -90,7 +92,7 @@ def _table(rows: Sequence[Listed]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("sensor", "value", "quality", "trips", "source"):
         justify: JustifyMethod = "right" if heading == "value" else "left"
-        table.add_column(heading, justify=justify, overflow="fold")
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading in NARROW)
     for row in rows:
         trips = ", ".join(f"{name} {celsius:g}" for name, celsius in row.trips.items())
         source = "\n".join(filter(None, (*_shortened(row.sources), row.detail)))
@@ -112,7 +114,9 @@ def _value(row: Listed) -> str:
         return ""
     if not row.unit:
         return "yes" if row.value else "no"
-    return f"{row.value:.1f} {row.unit}"
+    if row.unit.startswith("of "):
+        return f"{row.value:g} {row.unit}"
+    return f"{row.value:.{2 if row.unit in FINE else 1}f} {row.unit}"
 
 
 def _line(rows: Sequence[Listed]) -> str:

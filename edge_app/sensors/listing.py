@@ -10,10 +10,12 @@ from typing import Any
 from edge_app.clock import Clock
 from edge_app.sensors.root import Attribute, Root, natural
 from edge_app.sensors.sysfs import SysfsSensors
+from edge_app.sensors.thermal import CPU_COOLING
 from edge_app.sensors.types import Quality, Reading, Sample, absent
 
 JOULES_PER_WH = 3600.0
 PERCENT = 100.0
+NOTHING = Attribute(None)
 SUPPLY = r"sys/class/power_supply/[^/]+/"
 
 Faults = Mapping[str, str]
@@ -25,14 +27,14 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "battery energy": (rf"{SUPPLY}energy_now", rf"{SUPPLY}charge_now", rf"{SUPPLY}capacity"),
     "battery power": (rf"{SUPPLY}power_now", rf"{SUPPLY}(current|voltage)_now"),
     "charger": (rf"{SUPPLY}online",),
-    "throttled": (r".*/cooling_device\d+/cur_state", r".*/get_throttled", r".*_throttle_count"),
+    "throttled": (r".*/(get_throttled|(core|package)_throttle_count|cur_state)",),
     "under-voltage": (r".*/in\d+_lcrit_alarm", r".*/get_throttled"),
     "load of others": (r"proc/stat",),
     "CPU pressure": (r"proc/pressure/cpu", r".*/cpu\.pressure"),
     "CPU frequency limit": (r".*/scaling_max_freq",),
     "power": (
         r"sys/class/powercap/.*/energy_uj",
-        r"sys/(class/hwmon|bus/iio)/.*/(in|curr|power)\w+_(input|raw)",
+        r"sys/(class/hwmon|bus/iio)/.*/(in|curr|power|in_power)\d_input",
         rf"{SUPPLY}(power|current|voltage)_now",
     ),
 }
@@ -108,7 +110,13 @@ class SensorList:
         }
         # Readers look for devices now and then, and at their files every time.
         seen = {path: read for path, read in self._root.seen.items() if read.exists}
-        listed = [*_zones(sample, seen, faults), *_others(sample, seen, faults)]
+        listed = [
+            *_zones(sample, seen, faults),
+            *_coolers(seen),
+            *_batteries(seen),
+            *_rails(seen),
+            *_others(sample, seen, faults),
+        ]
         if not self._root.is_this_machine:
             return listed
         return [replace(row, sources=tuple(f"/{path}" for path in row.sources)) for row in listed]
@@ -155,6 +163,58 @@ def _thermometers(seen: Mapping[str, Attribute]) -> dict[str, list[str]]:
     return found
 
 
+def _coolers(seen: Mapping[str, Attribute]) -> list[Listed]:
+    """Fans and whatever else cools; the many alike ones of the CPUs as one, with the highest
+    state of any."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in natural(seen):
+        directory, _, file = path.rpartition("/")
+        if file == "cur_state":
+            kind = seen.get(f"{directory}/type", NOTHING).text or "unnamed"
+            highest = seen.get(f"{directory}/max_state", NOTHING).text or "?"
+            found.setdefault((kind, highest), []).append(path)
+    listed = []
+    for (kind, highest), paths in found.items():
+        states = [state for path in paths if (state := seen[path].number()) is not None]
+        quality = Quality.OK if states else Quality.MISSING
+        count = f" x{len(paths)}" if len(paths) > 1 else ""
+        # intel_powerclamp says -1 while it does nothing.
+        value = max(0.0, *states) if states else None
+        listed.append(
+            Listed(f"cooling/{kind}{count}", value, f"of {highest}", quality, tuple(paths))
+        )
+    return listed
+
+
+def _batteries(seen: Mapping[str, Attribute]) -> list[Listed]:
+    """Each of several batteries; one alone is the battery."""
+    paths = [path for path in natural(seen) if re.fullmatch(rf"{SUPPLY}capacity", path)]
+    return [
+        _raw(f"battery/{path.split('/')[-2]}", path, seen, 1.0, "%") for path in paths[1:] and paths
+    ]
+
+
+def _rails(seen: Mapping[str, Attribute]) -> list[Listed]:
+    """Voltages and currents of current monitors."""
+    listed = []
+    for path in natural(seen):
+        match = re.fullmatch(r"(sys/class/hwmon/hwmon\d+)/(in|curr)(\d)_input", path)
+        if match is not None:
+            label = (
+                seen.get(f"{match[1]}/in{match[3]}_label", NOTHING).text or f"channel {match[3]}"
+            )
+            unit = "V" if match[2] == "in" else "A"
+            listed.append(_raw(f"rail/{label}", path, seen, 1e-3, unit))
+    return listed
+
+
+def _raw(name: str, path: str, seen: Mapping[str, Attribute], scale: float, unit: str) -> Listed:
+    value = seen[path].number(scale)
+    if value is None:
+        return Listed(name, None, unit, Quality.MISSING, (path,), detail=seen[path].problem)
+    return Listed(name, value, unit, Quality.OK, (path,))
+
+
 def _others(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> list[Listed]:
     battery = sample.battery
     charger = absent("charger")
@@ -179,13 +239,24 @@ def _others(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> li
         files: tuple[str, ...] = ()
         if reading.quality is not Quality.ABSENT:
             # A value comes from what could be read, a fault from what could not.
-            told = {path for path, read in seen.items() if read.text is not None or not reading.ok}
+            told = [
+                path
+                for path, read in seen.items()
+                if (read.text is not None or not reading.ok) and _tells(path, seen)
+            ]
             files = next(filter(None, (_matching(p, told) for p in SOURCES[name])), ())
         detail = "" if reading.ok else faults.get(status, "")
         if name == "power" and reading.ok and reading.name != name:
             detail = reading.name
         listed.append(Listed(name, value, unit, reading.quality, files, {}, detail))
     return listed
+
+
+def _tells(path: str, seen: Mapping[str, Attribute]) -> bool:
+    """False for a fan: that it turns says nothing about the CPU's frequency."""
+    directory, _, file = path.rpartition("/")
+    kind = seen.get(f"{directory}/type", NOTHING).text or ""
+    return file != "cur_state" or CPU_COOLING.search(kind) is not None
 
 
 def _matching(pattern: str, paths: Iterable[str]) -> tuple[str, ...]:

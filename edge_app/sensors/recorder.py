@@ -1,8 +1,7 @@
 """Records a machine's sensor files into the format of ``recording``.
 
-Only what ``WATCHED`` names is read: what the readers read, and what else of the same devices helps
-to understand them. No serial numbers, no addresses, no host name; an address that is part of a
-device's name (Bluetooth batteries) is replaced.
+``watched`` says what is read. An address that is part of a device's name (Bluetooth batteries) is
+replaced.
 """
 
 from __future__ import annotations
@@ -12,19 +11,18 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
-from edge_app.sensors.hwmon import DRIVES
 from edge_app.sensors.recording import ERROR_NAME, FORMAT, GONE
 from edge_app.sensors.root import Attribute, Root
+from edge_app.sensors.watched import reduced, watched_paths
 
 RESCAN_S = 30.0
 """How often devices and files that came since are looked for, and the fixed files read again."""
@@ -36,107 +34,9 @@ SLICE_S = 0.1
 """No wait is longer: a request to stop is looked at between."""
 
 
-@dataclass(frozen=True)
-class Watched:
-    """Files of a kind of device: ``live`` ones are read for every sample, ``fixed`` ones rarely.
-
-    All three are patterns of names; ``directory`` has one for each part of the path.
-    """
-
-    directory: str
-    live: str
-    fixed: str = ""
-
-
-WATCHED = (
-    # Documentation/ABI/testing/sysfs-class-thermal
-    Watched("sys/class/thermal/thermal_zone*", "temp mode", "type policy trip_point_*"),
-    Watched("sys/class/thermal/cooling_device*", "cur_state", "type max_state"),
-    # Documentation/ABI/testing/sysfs-class-hwmon, and the rails of INA drivers
-    Watched(
-        "sys/class/hwmon/hwmon*",
-        "temp*_input temp*_fault temp*_alarm temp*_crit_alarm in*_input in*_alarm in*_lcrit_alarm "
-        "curr*_input curr*_alarm power*_input power*_average energy*_input fan*_input "
-        "oc*_event_cnt",
-        "name *_label *_enable temp*_type temp*_max temp*_crit temp*_emergency",
-    ),
-    Watched("sys/class/hwmon/hwmon*/device", "", "temp"),
-    # Documentation/ABI/testing/sysfs-bus-iio: older kernels of Jetson have their rails here
-    Watched(
-        "sys/bus/iio/devices/iio:device*", "in_*_input in_*_raw", "name rail_name_* in_*_scale"
-    ),
-    # Documentation/ABI/testing/sysfs-class-power
-    Watched(
-        "sys/class/power_supply/*",
-        "present online status health capacity capacity_level energy_now charge_now power_now "
-        "power_avg current_now current_avg voltage_now voltage_avg voltage_ocv temp "
-        "time_to_empty_now time_to_empty_avg",
-        "type scope usb_type technology capacity_error_margin energy_full energy_full_design "
-        "charge_full charge_full_design voltage_min_design voltage_max_design cycle_count",
-    ),
-    # Documentation/ABI/testing/sysfs-class-powercap; subzones are listed in the class, too
-    Watched("sys/class/powercap/*", "energy_uj power_uw", "name enabled max_energy_range_uj"),
-    Watched(
-        "sys/devices/system/cpu/cpufreq/policy*",
-        "scaling_cur_freq scaling_max_freq",
-        "affected_cpus related_cpus cpuinfo_max_freq cpuinfo_min_freq scaling_min_freq "
-        "scaling_driver scaling_governor",
-    ),
-    Watched("sys/devices/system/cpu/intel_pstate", "max_perf_pct"),
-    Watched(
-        "sys/devices/system/cpu/cpu*/thermal_throttle",
-        "core_throttle_count package_throttle_count core_throttle_total_time_ms "
-        "package_throttle_total_time_ms",
-    ),
-    Watched("sys/devices/platform/soc*/soc*:firmware", "get_throttled"),
-    Watched("proc", "stat loadavg"),
-    Watched("proc/pressure", "cpu memory io"),
-    Watched("sys/fs/cgroup", "cpu.pressure cpu.stat", "cpu.max"),
-    Watched("proc/device-tree", "", "model compatible"),
-    Watched("sys/firmware/devicetree/base", "", "model compatible"),
-    Watched("sys/class/dmi/id", "", "sys_vendor product_name"),
-    Watched("sys/hypervisor", "", "type"),
-    # Only whether they are there: what is in them names the container.
-    Watched("", "", ".dockerenv"),
-    Watched("run", "", ".containerenv"),
-    Watched("run/systemd", "", "container"),
-)
-EMPTIED = (".dockerenv", "run/.containerenv")
-
 ADDRESS = re.compile(
     r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{2}(?:([:_-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}"
 )
-
-
-def _names_only(root: Root, directory: str) -> bool:
-    """Whether nothing but the name may be read: asking a drive's chip wakes the drive."""
-    chip = re.fullmatch(r"sys/class/hwmon/[^/]+", directory)
-    return chip is not None and root.read(f"{directory}/name").text in DRIVES
-
-
-def watched_paths(root: Root, live_only: bool = False) -> Iterator[str]:
-    """Every file below ``root`` that a recording holds."""
-    for watched in WATCHED:
-        names = watched.live.split() + ([] if live_only else watched.fixed.split())
-        for directory in _expand(root, "", watched.directory.split("/")):
-            asleep = _names_only(root, directory)
-            for entry in root.entries(directory):
-                if asleep and entry != "name":
-                    continue
-                if any(fnmatchcase(entry, name) for name in names):
-                    yield f"{directory}/{entry}" if directory else entry
-
-
-def _expand(root: Root, base: str, parts: list[str]) -> Iterator[str]:
-    if not parts or parts == [""]:
-        yield base
-        return
-    first, *rest = parts
-    names = [first]
-    if "*" in first:
-        names = [entry for entry in root.entries(base) if fnmatchcase(entry, first)]
-    for name in names:
-        yield from _expand(root, f"{base}/{name}" if base else name, rest)
 
 
 class Snapshots:
@@ -165,7 +65,7 @@ class Snapshots:
             paths = dict.fromkeys(self._live)
         changed = []
         for path in paths:
-            attribute = _reduced(path, self._root.read(path))
+            attribute = reduced(path, self._root.read(path))
             if attribute != self._known.get(path, GONE):
                 changed.append((self._anonymous(path), attribute))
             self._known[path] = attribute
@@ -183,14 +83,6 @@ class Snapshots:
             return match[1].join(number[place : place + 2] for place in range(0, 12, 2))
 
         return ADDRESS.sub(other, text)
-
-
-def _reduced(path: str, attribute: Attribute) -> Attribute:
-    """What is kept of a file. Of /proc/stat the first line: interrupts by the hundred would be
-    most of the recording."""
-    if path == "proc/stat" and attribute.text:
-        return Attribute(attribute.text.partition("\n")[0])
-    return Attribute("") if path in EMPTIED and attribute.exists else attribute
 
 
 def machine() -> dict[str, Any]:

@@ -122,7 +122,23 @@ def test_list_for_people(here: Any) -> None:
     assert re.search(r"x86_pkg_temp +48\.0 °C +ok", result.stdout)
     assert re.search(r"battery charge +67\.\d % +ok +sys/class/power_supply/BAT0", result.stdout)
     assert "hidpp" not in result.stdout, "a mouse does not power the machine"
-    assert "and 8 more like it" in result.stdout
+    assert re.search(r"cooling/Processor x8 +0 of 10 +ok", result.stdout)
+    assert "and 7 more like it" in result.stdout
+    assert re.search(r"battery/BAT0 +95\.0 % .*\n +battery/BAT1 +57\.0 %", result.stdout)
+
+
+def test_list_of_rails_and_of_what_slows_the_cpu_down(here: Any) -> None:
+    result = here("sensors", "list", "--json", "--sysroot", ZOO / "jetson-orin-nano.jsonl")
+    rows = {(row["name"], row["unit"]): row for row in lines(result.stdout)}
+    assert rows["rail/VDD_IN", "V"]["value"] == 4.984
+    assert rows["rail/VDD_IN", "A"]["value"] == 0.96
+    power = rows["power", "W"]
+    assert power["value"] == pytest.approx(4.7846) and power["detail"] == "power (VDD_IN)"
+    assert "sys/class/hwmon/hwmon1/curr1_input" in power["sources"]
+    assert rows["cooling/pwm-fan", "of 3"]["quality"] == "ok"
+    sources = rows["throttled", ""]["sources"]
+    assert "sys/class/thermal/cooling_device3/cur_state" in sources
+    assert "sys/class/thermal/cooling_device0/cur_state" not in sources, "that is the fan"
 
 
 def test_this_machine_can_be_listed(here: Any) -> None:
