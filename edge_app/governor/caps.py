@@ -13,6 +13,9 @@ from edge_app.governor.ladder import Ladder
 from edge_app.governor.policy import Policy, Thermal
 from edge_app.sensors import Zone
 
+CAP_NAMES = ("thermal", "battery", "deadline", "load", "throttle", "failsafe", "policy")
+"""In the order in which they are named: of two that allow the same, the first binds."""
+
 PASSIVE_MARGIN_C = 2.0
 CRITICAL_MARGIN_C = 8.0
 PAUSE_MARGIN_C = 3.0
@@ -26,11 +29,13 @@ DEADLINE_GUARD = 0.9
 
 @dataclass(frozen=True)
 class Cap:
-    """The highest rung that a cap allows, and why."""
+    """The highest rung that a cap allows, and why. ``urgent``: it must be kept to at once, not one
+    rung at a time."""
 
     name: str
     rung: int
     why: str
+    urgent: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ def thermal_cap(heat: Heat | None, current: int, ladder: Ladder, policy: Policy)
         return Cap("thermal", ladder.top, "no temperature")
     where = f"{heat.zone} {heat.temperature_c:.1f} °C"
     if heat.critical:
-        return Cap("thermal", 0, f"{where}: critical ({heat.limits.critical_c:g} °C)")
+        why = f"{where}: critical ({heat.limits.critical_c:g} °C)"
+        return Cap("thermal", 0, why, urgent=True)
     budget = thermal_budget(heat, policy.thermal.sustainable_bits)
     allowed = 0
     for index, rung in enumerate(ladder.rungs):
@@ -145,10 +151,10 @@ def failsafe_cap(state: str, detail: str, current: int, ladder: Ladder, policy: 
     (silent for less than ``after_s``) or ``lost``. Blind, nothing is ever raised."""
     if state == "never":
         rung = ladder.at_most(policy.failsafe.no_thermal_sensor_bits)
-        return Cap("failsafe", rung, "no thermal sensor on this device")
+        return Cap("failsafe", rung, "no thermal sensor on this device", urgent=True)
     if state == "waiting":
-        return Cap("failsafe", current, detail)
+        return Cap("failsafe", current, detail, urgent=True)
     if state == "lost":
         rung = ladder.at_most(policy.failsafe.lost_thermal_sensor_bits)
-        return Cap("failsafe", min(rung, current), detail)
-    return Cap("failsafe", ladder.top, "sensors are sound")
+        return Cap("failsafe", min(rung, current), detail, urgent=True)
+    return Cap("failsafe", ladder.top, "sensors are sound", urgent=True)

@@ -1,57 +1,46 @@
-"""The governor: the lowest cap decides, at once when it falls, step by step when it rises."""
+"""The governor: takes in samples, asks every cap, and lets the arbiter move the rung.
+
+What heat, battery, deadline, load, throttling and blindness allow is decided in modules of their
+own; this one knows who needs what, and what both threads share.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_USAGE, AppError
+from edge_app.governor.arbiter import Arbiter
 from edge_app.governor.backdown import Backdown
 from edge_app.governor.battery import BatteryTracker
 from edge_app.governor.caps import Cap, deadline_cap, failsafe_cap, thermal_cap
+from edge_app.governor.decision import Decision, Event
 from edge_app.governor.energy import Profile
-from edge_app.governor.ladder import build_ladder
+from edge_app.governor.hidden import Evidence, HiddenThrottle
+from edge_app.governor.ladder import Ladder, Rung, build_ladder
 from edge_app.governor.policy import Policy
 from edge_app.governor.slowdown import Slowdown
-from edge_app.governor.tracking import GAP_S, ThermalTracker, usable
+from edge_app.governor.state import SCHEMA, finite, table
+from edge_app.governor.tracking import GAP_S, Sight, ThermalTracker, usable
+from edge_app.governor.wallclock import WallClock
 from edge_app.sensors import Sample
+from edge_app.sensors.validators import Smoothed
 
 LOAD_MAX_AGE_S = 10.0
-IDLE_W = 2.0
-ACTIVE_W = 3.0
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one step of the governor came to.
-
-    ``bits``: the level to run now, ``rung`` its place in the ladder (below full frame rate there
-    are several rungs of the same bits). ``cause``: the cap that binds or, when the level has
-    risen, the one that had held it down; ``none`` if nothing does. ``caps``: bits allowed by
-    each cap. ``next_raise_s``: when the level rises if nothing changes; None if it does not.
-    """
-
-    time: float
-    bits: int
-    rung: int
-    changed: bool
-    previous_bits: int
-    cause: str
-    caps: dict[str, int]
-    why: str
-    next_raise_s: float | None
-    temperature_c: float | None
-    battery_charge: float | None
+FRAMES_MAX_AGE_S = 10.0
+"""Without a frame for so long, how slow frames are is not known."""
 
 
 class Governor:
     """Decides which level runs. One slow loop calls ``step`` about once a second; the frame path
-    reads ``level``, ``frame_interval_s`` and ``paused`` and calls ``observe_latency``.
+    reads ``level``, ``first_level``, ``frame_interval_s`` and ``paused`` and calls
+    ``observe_latency`` and ``escalate``.
 
-    ``levels``: bits of the model's levels. ``profile_s``: seconds that each takes on the
-    undisturbed machine. AppError if the policy permits none of the levels.
+    ``levels``: bits of the model's levels. ``profile``: what each costs on the undisturbed machine;
+    a mapping from bits to seconds stands for the policy's stated model of energy. AppError if the
+    policy permits none of the levels.
 
     Until the first step the lowest rung holds. Plain attributes are all that the threads share:
     the frame path takes no lock.
@@ -61,41 +50,41 @@ class Governor:
         self,
         policy: Policy,
         levels: Sequence[int],
-        profile_s: Mapping[int, float],
+        profile: Profile | Mapping[int, float],
         clock: Clock,
     ) -> None:
-        try:
-            self.ladder = build_ladder(levels, policy)
-        except ValueError as error:
-            raise AppError(str(error), EXIT_USAGE) from None
         self.policy = policy
+        self._levels = tuple(levels)
         self._clock = clock
-        self._profile = {bits: seconds for bits, seconds in profile_s.items() if seconds > 0}
-        self._limited = max(levels) > self.ladder.rungs[-1].bits
+        self.ladder = self._ladder(policy)
+        self._given = profile
+        self._profile = self._costs(policy)
+        self._seconds = {bits: taken for bits, taken in self._profile.seconds.items() if taken > 0}
         self._slowdown = Slowdown()
+        self._frames = self._frames_before = 0
+        self._frames_at = -math.inf
         self._thermal = ThermalTracker(policy)
-        self._battery = BatteryTracker(
-            policy, self.ladder, Profile.from_seconds(self._profile, IDLE_W, ACTIVE_W)
-        )
-        top, full, period = self.ladder.top, self.ladder.full, policy.load.step_s
-        self._throttle = Backdown(top, 0, period)
-        self._load = Backdown(top, full, period)
+        self._battery = BatteryTracker(policy, self.ladder, self._profile)
+        self._throttle = HiddenThrottle(policy, self.ladder.top)
+        self._load = Backdown(self.ladder.top, self.ladder.full, policy.load.step_s)
+        self._effort = Smoothed()
+        self._wall = WallClock()
+        self._arbiter = Arbiter(self.ladder, policy.stability, self._limited)
         self._time: float | None = None
-        self._rung = 0
-        self._held_by = "none"
-        self._changed_at = -math.inf
-        self._allowed_since: float | None = None
-        self._raised: dict[int, tuple[float, str]] = {}
-        self._dwell: dict[int, float] = {}
-        self._failed_at = -math.inf
+        self._next_policy: Policy | None = None
         self._publish()
 
     # What the frame path uses ------------------------------------------------------------------
 
     @property
     def level(self) -> int:
-        """Bits to run now."""
+        """Bits that a frame may run at most now."""
         return self._level
+
+    @property
+    def first_level(self) -> int:
+        """Bits that a frame starts with: those of ``confidence.start_bits``, as far as allowed."""
+        return self._first_level
 
     @property
     def frame_interval_s(self) -> float:
@@ -108,10 +97,16 @@ class Governor:
         return self._paused
 
     def observe_latency(self, bits: int, seconds: float) -> None:
-        """One frame at ``bits`` took ``seconds``."""
-        profiled = self._profile.get(bits)
+        """One inference at ``bits`` took ``seconds``."""
+        profiled = self._seconds.get(bits)
         if profiled is not None:
             self._slowdown.observe(seconds / profiled)
+            self._frames += 1
+
+    def escalate(self, bits: int, margin: float) -> int | None:
+        """Bits at which to run again a frame whose two highest probabilities were ``margin`` apart
+        at ``bits``; the budget is charged for it. None: keep the result."""
+        return None
 
     # What the slow loop uses -------------------------------------------------------------------
 
@@ -124,74 +119,127 @@ class Governor:
         """Whether the policy names this thermal zone."""
         return self._thermal.obeys(zone)
 
+    def replace_policy(self, policy: Policy) -> None:
+        """Decide by ``policy`` from the next step on. What is known of sensors stays, nothing is
+        raised without a dwell. May be called from any thread. AppError, and everything stays as
+        it is, if the policy permits none of the model's levels."""
+        self._ladder(policy)
+        self._next_policy = policy
+
     def fail_safe(self, reason: str) -> Decision:
         """Go to the lowest rung because the governor cannot do its work any more."""
-        time = self._clock.now()
-        previous, self._rung, self._held_by = self._rung, 0, "failsafe"
+        now = self._clock.now()
+        before = self._arbiter.point
+        self._arbiter.fall(now)
         self._publish()
-        bits = self.ladder.rungs[0].bits
-        caps = {"failsafe": bits}
-        return self._decision(time, previous, "failsafe", caps, reason, None)
+        caps = {"failsafe": self._arbiter.point.bits}
+        events = (Event("failsafe", reason),)
+        reasons = {"failsafe": reason}
+        return self._decision(now, before, "failsafe", caps, reason, None, events, reasons)
 
     def step(self, sample: Sample) -> Decision:
         """Take in a sample and decide. No I/O."""
         first = self._time is None
         now, step_s = self._advance(sample.time)
-        if step_s > GAP_S:
-            # Back from a suspend: what had been allowed before does not count.
-            self._allowed_since = None
-            self._changed_at = now
+        before = self._arbiter.point
+        events = self._adopt_policy(now) + self._watch_time(sample, now, step_s)
         caps = self._caps(sample, now, step_s)
-        binding = min(caps, key=lambda cap: cap.rung)
-        previous = self._rung
-        cause = self._move(binding, now, first)
+        move = self._arbiter.move(caps, now)
         self._publish()
+        after = self._arbiter.point
+        self._effort.update(0.0 if self._paused else after.cost / self.ladder.rungs[-1].cost, now)
+        # A policy that changes the rate itself leaves no cap that could bind.
+        cause = "policy" if move.cause == "none" and after != before and not first else move.cause
         in_bits = {cap.name: self.ladder.rungs[cap.rung].bits for cap in caps}
-        wait = self._wait(binding.rung, now)
         # Of what has risen or will, the cap that had held it down has the most to say.
-        why = next((cap.why for cap in caps if cap.name == cause), binding.why)
+        why = next((cap.why for cap in caps if cap.name == cause), move.binding.why)
         if self._paused:
             why = f"{why}; paused"
-        elif wait is not None:
-            why = f"{why}; allows {in_bits[binding.name]} bits, next raise in {wait:.0f} s"
-        return self._decision(now, self._rung if first else previous, cause, in_bits, why, wait)
+        elif move.wait_s is not None:
+            allowed = in_bits[move.binding.name]
+            why = f"{why}; allows {allowed} bits, next raise in {move.wait_s:.0f} s"
+        events += self._collect_events(first)
+        start = after if first else before
+        reasons = {cap.name: cap.why for cap in caps}
+        return self._decision(now, start, cause, in_bits, why, move.wait_s, events, reasons)
 
     def _advance(self, time: float) -> tuple[float, float]:
         """A time that never goes backwards, and how far it went."""
+        known = finite(time)
         if self._time is None:
-            self._time = time if math.isfinite(time) else 0.0
+            self._time = 0.0 if known is None else known
             return self._time, 0.0
-        now = max(self._time, time) if math.isfinite(time) else self._time
+        now = self._time if known is None else max(self._time, known)
         step_s, self._time = now - self._time, now
         return now, step_s
 
+    def _adopt_policy(self, now: float) -> tuple[Event, ...]:
+        policy, self._next_policy = self._next_policy, None
+        if policy is None:
+            return ()
+        self.policy, self.ladder = policy, self._ladder(policy)
+        self._profile = self._costs(policy)
+        self._thermal.replace_policy(policy)
+        self._battery = BatteryTracker(policy, self.ladder, self._profile)
+        self._throttle.replace_policy(policy, self.ladder.top)
+        self._load.resize(self.ladder.top, self.ladder.full, policy.load.step_s)
+        self._arbiter.replace(self.ladder, policy.stability, self._limited, now)
+        return (Event("policy_reloaded", f"policy {policy.name} applies from now on"),)
+
+    def _watch_time(self, sample: Sample, now: float, step_s: float) -> tuple[Event, ...]:
+        """After a suspend or a jump of the wall clock nothing has been allowed for long."""
+        events: tuple[Event, ...] = ()
+        jump_s = self._wall.update(sample.wall, now)
+        if step_s > GAP_S:
+            self._throttle.restart()
+            events += (Event("suspended", f"no sample for {step_s:.0f} s"),)
+        if jump_s:
+            events += (Event("clock_jump", f"the wall clock jumped by {jump_s:+.0f} s"),)
+        if events:
+            self._arbiter.restart(now)
+        return events
+
     def _caps(self, sample: Sample, now: float, step_s: float) -> list[Cap]:
         """All caps; of two that allow the same the first is named."""
-        policy, ladder, current = self.policy, self.ladder, self._rung
-        self._thermal.update(sample, now, step_s)
-        sight = self._thermal.sight
+        policy, ladder, current = self.policy, self.ladder, self._arbiter.rung
+        self._thermal.update(sample, now, step_s, self._effort.value)
+        fps = (self._frames - self._frames_before) / step_s if step_s > 0 else None
+        if self._frames != self._frames_before:
+            self._frames_at, self._frames_before = now, self._frames
         heat = thermal_cap(self._thermal.heat, current, ladder, policy)
-        throttle = self._throttle.update(
-            usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0, current, now
-        )
-        if throttle < heat.rung:
-            heat = Cap("thermal", throttle, "the kernel throttles the CPU")
+        throttle = self._throttle.update(self._evidence(sample, now), current, now)
+        sight = self._thermal.sight
+        if self._throttle.distrusted and sight.state != "lost":
+            sight = Sight("lost", self._throttle.detail)
         load = self._load.update(self._contention(sample, now), current, now)
         return [
             heat,
-            self._battery.update(sample, now, current),
+            self._battery.update(sample, now, current, fps),
             deadline_cap(
                 self._slowdown.mean,
                 self._slowdown.deviation,
-                self._profile,
+                self._seconds,
                 current,
                 ladder,
                 policy.frame.deadline_ms * 1e-3,
             ),
             Cap("load", load, "other programs want the CPU"),
+            throttle,
             failsafe_cap(sight.state, sight.detail, current, ladder, policy),
             Cap("policy", ladder.top, f"policy {policy.name} allows no more"),
         ]
+
+    def _evidence(self, sample: Sample, now: float) -> Evidence:
+        """What speaks for and against throttling."""
+        others = usable(sample.other_load, now, LOAD_MAX_AGE_S)
+        return Evidence(
+            slowdown=self._slowdown.mean if now - self._frames_at <= FRAMES_MAX_AGE_S else None,
+            throttled=usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0,
+            under_voltage=usable(sample.under_voltage, now, LOAD_MAX_AGE_S) == 1.0,
+            others_idle=others is not None and others * 100.0 <= self.policy.load.other_load,
+            cool=self._thermal.cool(),
+            temperatures=self._thermal.temperatures(),
+        )
 
     def _contention(self, sample: Sample, now: float) -> bool:
         policy, others = self.policy.load, usable(sample.other_load, now, LOAD_MAX_AGE_S)
@@ -203,77 +251,95 @@ class Governor:
         waiting = pressure > policy.psi_cpu_some_avg10
         return waiting and others * 100.0 > policy.other_load
 
-    def _move(self, binding: Cap, now: float, first: bool) -> str:
-        """Change the rung as far as it may change now, and name the cause."""
-        target, top = binding.rung, self.ladder.top
-        cause = reached = binding.name if target < top else ("policy" if self._limited else "none")
-        if first:
-            self._rung, self._held_by, self._changed_at = target, cause, now
-        elif target < self._rung:
-            self._note_lowering(binding, now)
-            self._rung, self._held_by, self._changed_at = target, cause, now
-            self._allowed_since = None
-        elif target == self._rung:
-            self._held_by = cause
-            self._allowed_since = None
-        else:
-            if self._allowed_since is None:
-                self._allowed_since = now
-            cause = self._held_by
-            if self._wait(target, now) == 0.0:
-                self._rung += 1
-                self._changed_at = self._allowed_since = now
-                self._raised[self._rung] = now, cause
-                if self._rung == target:
-                    self._held_by = reached
-        return cause
+    def _collect_events(self, first: bool) -> tuple[Event, ...]:
+        """What has happened in the parts since the last step."""
+        events = [*self._thermal.events, *self._throttle.events]
+        self._thermal.events.clear()
+        self._throttle.events.clear()
+        if first and self._thermal.sight.state == "never":
+            bits = self.ladder.rungs[self._arbiter.rung].bits
+            text = f"no thermal sensor on this device: {bits} bits at most"
+            events.append(Event("no_thermal_sensor", text))
+        return tuple(events)
 
-    def _note_lowering(self, binding: Cap, now: float) -> None:
-        """A rung that one cap gave and soon took back waits longer the next time."""
-        stability = self.policy.stability
-        for rung in range(binding.rung + 1, self._rung + 1):
-            raised_at, given_by = self._raised.pop(rung, (-math.inf, ""))
-            if given_by == binding.name and now - raised_at < stability.revert_s:
-                longer = 2.0 * self._dwell.get(rung, stability.raise_dwell_s)
-                self._dwell[rung] = min(longer, stability.raise_backoff_max_s)
-                self._failed_at = now
+    def _ladder(self, policy: Policy) -> Ladder:
+        try:
+            return build_ladder(self._levels, policy)
+        except ValueError as error:
+            raise AppError(str(error), EXIT_USAGE) from None
 
-    def _wait(self, target: int, now: float) -> float | None:
-        """Seconds until the next rung may be climbed; None if ``target`` is not above."""
-        if target <= self._rung or self._allowed_since is None:
-            return None
-        stability = self.policy.stability
-        if self._dwell and now - self._failed_at >= stability.forget_s:
-            self._dwell.clear()
-        dwell = self._dwell.get(self._rung + 1, stability.raise_dwell_s)
-        return max(0.0, dwell - (now - max(self._changed_at, self._allowed_since)))
+    def _costs(self, policy: Policy) -> Profile:
+        if isinstance(self._given, Profile):
+            return self._given
+        return Profile.from_seconds(self._given, policy.energy.idle_w, policy.energy.active_w)
+
+    @property
+    def _limited(self) -> bool:
+        """Whether the policy forbids levels that the model has."""
+        return max(self._levels) > self.ladder.rungs[-1].bits
 
     def _publish(self) -> None:
-        rung = self.ladder.rungs[self._rung]
-        self._level = rung.bits
+        point = self._arbiter.point
+        self._level = point.bits
+        start = self.ladder.rungs[self.ladder.at_most(self.policy.confidence.start_bits)].bits
+        self._first_level = min(start, point.bits)
         self._paused = self._thermal.paused
-        self._interval = math.inf if self._paused else rung.interval_s
+        self._interval = math.inf if self._paused else point.interval_s
 
     def _decision(
         self,
         time: float,
-        previous: int,
+        before: Rung,
         cause: str,
         caps: dict[str, int],
         why: str,
-        wait: float | None,
+        wait_s: float | None,
+        events: tuple[Event, ...],
+        reasons: dict[str, str],
     ) -> Decision:
+        after = self._arbiter.point
         heat = self._thermal.heat if self._thermal.fresh else None
+        charge = self._battery.charge
         return Decision(
             time=time,
-            bits=self._level,
-            rung=self._rung,
-            changed=self._rung != previous,
-            previous_bits=self.ladder.rungs[previous].bits,
+            bits=after.bits,
+            rung=self._arbiter.rung,
+            changed=after != before,
+            previous_bits=before.bits,
             cause=cause,
             caps=caps,
             why=why,
-            next_raise_s=wait,
+            next_raise_s=wait_s,
             temperature_c=None if heat is None else round(heat.temperature_c, 2),
-            battery_charge=None if self._battery.charge is None else round(self._battery.charge, 4),
+            battery_charge=None if charge is None else round(charge, 4),
+            fps=after.fps,
+            paused=self._paused,
+            forecast_c=None if heat is None else round(heat.forecast_c, 2),
+            slowdown=round(self._slowdown.mean, 3),
+            distrusted=self._throttle.distrusted,
+            events=events,
+            reasons=reasons,
         )
+
+    # What survives a restart -------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a restart must not forget, as JSON values; see ``state`` for the times in it."""
+        now = self._clock.now() if self._time is None else self._time
+        return {
+            "schema": SCHEMA,
+            "arbiter": self._arbiter.state(now),
+            "thermal": self._thermal.state(now),
+            "throttle": self._throttle.state(now),
+        }
+
+    def restore(self, state: object) -> None:
+        """Go on where a governor was whose ``state`` this is; before the first step. Whatever is
+        not understood is left out: this never raises."""
+        entries = table(state)
+        if entries.get("schema") != SCHEMA:
+            return
+        now = self._clock.now()
+        self._arbiter.restore(table(entries.get("arbiter")), now)
+        self._thermal.restore(entries.get("thermal"), now)
+        self._throttle.restore(table(entries.get("throttle")), now)

@@ -5,6 +5,7 @@ Bits alone cannot go low enough: below the lowest level, frames are shed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,14 @@ class Rung:
         """Least seconds from one frame to the next."""
         return 1.0 / self.fps if self.fps > 0 else 0.0
 
+    def exceeds(self, other: Rung) -> bool:
+        """Whether this takes more bits a frame or more bits a second than ``other``."""
+        return self.bits > other.bits or self._bits_per_s > other._bits_per_s
+
+    @property
+    def _bits_per_s(self) -> float:
+        return self.bits * self.fps if self.fps > 0 else math.inf
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -44,6 +53,12 @@ class Ladder:
         """The highest rung of at most ``bits``; the lowest at full rate if there is none."""
         fitting = (index for index, rung in enumerate(self.rungs) if rung.bits <= bits)
         return max(self.full, max(fitting, default=0))
+
+    def not_above(self, point: Rung) -> int:
+        """The highest rung that does not exceed ``point``, a rung of another ladder; the lowest
+        if all do."""
+        fitting = (index for index, rung in enumerate(self.rungs) if not rung.exceeds(point))
+        return max(fitting, default=0)
 
 
 def build_ladder(levels: Sequence[int], policy: Policy) -> Ladder:

@@ -38,7 +38,7 @@ def test_first_step_starts_where_the_caps_allow() -> None:
     assert (decision.bits, decision.cause, decision.changed) == (8, "none", False)
     assert decision.temperature_c == COOL and decision.battery_charge is None
     assert decision.caps == dict.fromkeys(
-        ("thermal", "battery", "deadline", "load", "failsafe", "policy"), 8
+        ("thermal", "battery", "deadline", "load", "throttle", "failsafe", "policy"), 8
     )
     assert governor.level == 8 and governor.frame_interval_s == pytest.approx(1 / 30)
 
@@ -111,7 +111,7 @@ def test_throttling_by_the_kernel_steps_down_however_cool_it_claims_to_be() -> N
     governor = make_governor()
     run(governor, make_sample, 0, 5)
     decisions = run(governor, lambda t: replace(make_sample(t), throttled=ok(1.0, t)), 5, 200)
-    assert decisions[0].bits == 6 and decisions[0].cause == "thermal"
+    assert decisions[0].bits == 6 and decisions[0].cause == "throttle"
     assert "throttles" in decisions[0].why
     assert decisions[-1].rung == 0
 
@@ -201,7 +201,7 @@ def test_invariants_for_any_input(
         decision = decisions[-1]
         assert decision.bits in LEVELS and decision.bits == governor.level
         assert 0 <= decision.rung <= governor.ladder.top
-        assert decision.bits <= min(decision.caps.values()), "never above a cap"
+        assert decision.bits <= decision.caps["failsafe"], "blindness is obeyed at once"
         assert decision.why and decision.cause
         assert governor.paused == (governor.frame_interval_s == math.inf)
     last_change = decisions[0].time
@@ -212,6 +212,9 @@ def test_invariants_for_any_input(
         if after.rung > before.rung:
             assert after.rung == before.rung + 1, "one rung at a time"
             assert after.time - last_change >= 20, "no sooner than the dwell"
+            assert after.bits <= min(after.caps.values()), "never above a cap"
+        if after.rung < before.rung - 1:
+            assert after.cause in ("thermal", "failsafe"), "nothing else is urgent"
         if after.changed:
             assert after.cause in decision.caps
             last_change = after.time

@@ -81,7 +81,8 @@ def test_constant_firmware_zone_beside_a_working_one_does_not_matter() -> None:
 def test_zone_stuck_at_a_high_value_does_not_hold_the_level_down() -> None:
     def sample(t: float) -> Sample:
         quality = Quality.STUCK if t > 300 else Quality.OK
-        zones = (make_zone(77.0, t, quality, "acpitz"), make_zone(COOL, t, name="x86_pkg_temp"))
+        working = make_zone(COOL + t % 2, t, name="x86_pkg_temp")
+        zones = (make_zone(77.0, t, quality, "acpitz"), working)
         return Sample(t, zones, no_battery(t))
 
     decisions = run(make_governor(), sample, 0, 600)
