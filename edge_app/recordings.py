@@ -132,7 +132,7 @@ class _Reporter:
 
     def __call__(self, progress: Progress) -> None:
         text = (
-            f"recording: {progress.seconds:.0f} of {self._options.duration:.0f} s, "
+            f"recording: {progress.seconds:.0f} of {self._options.duration:g} s, "
             f"{progress.samples} samples of {progress.files} files"
         )
         if self._live:

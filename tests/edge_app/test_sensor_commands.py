@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +182,54 @@ def test_watch_ends_with_ctrl_c(start_edge_app: Any, device: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and errors == ""
+
+
+def on_a_terminal(*arguments: object) -> tuple[int, str]:
+    """Exit code, and everything that was written to the screen."""
+    terminal, child = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_app", *map(str, arguments)],
+        stdout=child,
+        stderr=child,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"},
+    ) as process:
+        os.close(child)
+        screen = bytearray()
+        while True:
+            try:
+                chunk = os.read(terminal, 65536)
+            except OSError:  # Linux: the other side was closed
+                break
+            screen += chunk
+    os.close(terminal)
+    return process.returncode, screen.decode()
+
+
+def test_watch_changes_a_table_in_place_on_a_terminal() -> None:
+    code, screen = on_a_terminal("sensors", "watch", "--sysroot", LAPTOP, "--duration", 1)
+    assert code == 0 and "Traceback" not in screen
+    assert screen.count("x86_pkg_temp") >= 2 and "48.0 °C" in screen
+    assert "\x1b[1A" in screen, "the second table is drawn over the first"
+    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") == 1, "the cursor is back"
+
+
+def test_record_shows_its_progress_on_a_terminal(device: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    code, screen = on_a_terminal(
+        "sensors",
+        "record",
+        "--sysroot",
+        device,
+        "--out",
+        path,
+        "--duration",
+        0.3,
+        "--interval",
+        0.1,
+    )
+    assert code == 0 and "Traceback" not in screen
+    assert screen.count("\r\x1b[Krecording: 0 of 0.3 s") >= 3
+    assert re.search(rf"\r\x1b\[K{path}: 0 s, \d samples of 10 files, \d+ bytes", screen)
 
 
 # --- record ------------------------------------------------------------------------------------
