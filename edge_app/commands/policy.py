@@ -77,7 +77,7 @@ def check(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...", help="Policies, each for itself.  [default: all layers together]"
+            metavar="FILE", help="Policies, each for itself.  [default: all layers together]"
         ),
     ] = None,
     preset: Preset = "balanced",

@@ -92,7 +92,8 @@ def variable_layers(environment: Mapping[str, str]) -> list[Layer]:
 
 
 def override_layers(overrides: Iterable[str], problems: list[Problem]) -> list[Layer]:
-    """Overrides from the command line: ``thermal.control_c=75``."""
+    """Overrides from the command line: ``thermal.control_c=75``; ``battery.until=`` takes back
+    what a weaker layer says of a key that may be left out."""
     layers = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -118,7 +119,12 @@ def _nested(path: list[str], value: Any) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A value as in TOML. Quoting a word for a shell is a nuisance: what is no TOML is text."""
+    """A value as in TOML. Quoting a word for a shell is a nuisance: what is no TOML is text.
+
+    Nothing is None: it takes back a key that may be left out, which TOML has no word for.
+    """
+    if not text.strip():
+        return None
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

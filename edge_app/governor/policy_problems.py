@@ -155,6 +155,8 @@ def unknown_key(path: KeyPath) -> str:
 
 def got_text(value: Any) -> str:
     """A value as it was written, shortened if it is long."""
+    if value is None:
+        return "nothing"
     try:
         return _clipped(value_text(value), 40)
     except ValueError:

@@ -58,7 +58,7 @@ def render(
             lines += [("", ""), (f"[{table}]", "")]
         written = assignment(key, value).split("\n")
         lines += [(text, "") for text in written[:-1]]
-        lines.append((written[-1], comment(name) if comment else ""))
+        lines.append((written[-1], _printable(comment(name)) if comment else ""))
     width = min(40, max((len(text) for text, said in lines if said), default=0))
     return "\n".join(f"{text:<{width}}  # {said}" if said else text for text, said in lines) + "\n"
 
@@ -172,11 +172,19 @@ def _examples(key: Key) -> list[tuple[str, str]]:
     # Shells take brackets and quotes for their own.
     shell = f"'{key.dotted}={text}'" if set(text) & set("[]{}\"' ") else f"{key.dotted}={text}"
     quoted = f"'{text}'" if set(text) & set("[]{}\"' ") else text
-    return [
+    found = [
         ("in a file", in_file),
         ("for one run", f"--set {shell}"),
         ("environment", f"{variable_name(key.dotted)}={quoted}"),
     ]
+    if key.default is None:
+        found.append(("taken back", f"--set {key.dotted}="))
+    return found
+
+
+def _printable(text: str) -> str:
+    """A comment ends with its line, whatever characters a file's name has."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _summary(key: Key) -> str:

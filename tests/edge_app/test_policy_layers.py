@@ -219,6 +219,17 @@ def test_words_need_no_quotes_on_the_command_line(machine: Machine) -> None:
         machine.resolve("thermal.on_c=3\nx=4")
 
 
+def test_nothing_takes_back_a_key_that_may_be_left_out(machine: Machine) -> None:
+    machine.write(machine.user, "battery.until = 18:00:00\n")
+    assert machine.resolve().policy.battery.until is not None
+    resolved = machine.resolve("battery.until=")
+    assert resolved.policy.battery.until is None and resolved.origin("battery.until") == "--set"
+    variables = {"EDGE_APP_POLICY__BATTERY__UNTIL": " "}
+    assert machine.resolve(variables=variables).policy.battery.until is None
+    with pytest.raises(PolicyError, match=r"frame.min_fps: must be a number \(got nothing\)"):
+        machine.resolve("frame.min_fps=")
+
+
 NUMBERS = [
     name for name, key in values().items() if key.kind == "a number" and " to " in key.bounds
 ]
@@ -234,7 +245,7 @@ def documents(draw: st.DrawFn) -> dict[str, float]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(documents(), min_size=1, max_size=4))
 def test_the_last_word_on_each_key_wins_and_is_named(layers: list[dict[str, float]]) -> None:
     overrides = [f"{name}={value!r}" for layer in layers for name, value in layer.items()]

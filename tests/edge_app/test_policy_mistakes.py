@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from policy_samples import INVALID
 
 from edge_app.errors import EXIT_USAGE
-from edge_app.governor import PolicyError, load_policy
+from edge_app.governor import PolicyError, load_policy, policy_file
 from edge_app.governor.locator import Position
 from edge_app.governor.policy_problems import Problem
 
@@ -134,6 +136,40 @@ def test_override_that_is_none(override: str) -> None:
 def test_long_values_and_lines_are_shortened(tmp_path: Path) -> None:
     (problem,) = mistakes(f"[levels]\nmax_bits = '{'x' * 500}'\n", tmp_path)
     assert len(problem.what) < 120 and len(str(problem).split("\n")[1]) < 110
+
+
+PRESET = (Path(policy_file.__file__).parents[1] / "assets/presets/balanced.toml").read_text()
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """The default policy after a slip of the hand: some of it is gone or something else."""
+    text = PRESET
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 12)))
+        slip = draw(st.text("[]{}=\"'#.,:-+_ \n\t\r\\0123456789aetru°\x00\x85\u2028", max_size=6))
+        text = text[:start] + slip + text[end:]
+    return text
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=damaged())
+def test_after_a_slip_of_the_hand_each_mistake_has_a_place(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.toml"
+    path.write_bytes(text.encode())
+    try:
+        load_policy(path)
+    except PolicyError as error:
+        rows = text.replace("\r\n", "\n").split("\n")
+        for problem in error.problems:
+            assert problem.place == str(path) and problem.position is not None
+            row = rows[problem.position.line - 1]
+            assert problem.source == row and 1 <= problem.position.column <= len(row) + 1
+            what, semicolon, advice = problem.what.rpartition("; ")
+            assert what and semicolon and advice
 
 
 def test_problems_as_json(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def test_init_explains_every_key_that_it_writes() -> None:
             assert keys()[name].bounds in said
 
 
+def test_no_file_name_ends_a_comment() -> None:
+    text = render(UNTIL, lambda name: "user: odd\nname = 3\r.toml")
+    assert Policy.model_validate(tomllib.loads(text)) == UNTIL
+
+
 def test_differences_name_both_values() -> None:
     old, new = load_policy(None), load_policy(None, "longest", ["battery.until=18:00:00"])
     assert differences(old, old) == ()
@@ -153,7 +158,8 @@ def test_explanations_of_other_kinds_of_keys() -> None:
     assert "--set 'battery.tiers=[{ below = 50, max_bits = 4 }, " in tiers
     until = explanation(keys()["battery.until"], UNTIL, "--set")
     assert "none: it may be left out" in until and "now          18:00:00\n" in until
-    assert "--set battery.until=18:00:00" in until
+    assert "--set battery.until=18:00:00\n" in until
+    assert "  taken back   --set battery.until=\n" in until
     below = explanation(keys()["battery.tiers.below"], UNTIL, "default")
     assert "none: it must be given" in below and "--set" not in below
     table = explanation(keys()["energy"], UNTIL, "default")
