@@ -184,7 +184,7 @@ class _Rails:
         for board in self._boards:
             for entry in self._root.entries(board):
                 match = re.fullmatch(r"rail_name_(\d)", entry)
-                label = self._root.read(f"{board}/{entry}").text if match else None
+                label = self._root.read(f"{board}/{entry}").label if match else ""
                 if match and label:
                     power = self._root.read(f"{board}/in_power{match[1]}_input")
                     rails[label] = power.number(1e-3)
@@ -204,7 +204,7 @@ class _Rails:
                 continue
             if number(f"in{channel}_enable", 1.0) == 0:
                 continue
-            label = self._root.read(f"{chip.directory}/in{channel}_label").text
+            label = self._root.read(f"{chip.directory}/in{channel}_label").label
             if label == "NC":
                 continue
             volts = number(f"in{channel}_input", 1e-3)

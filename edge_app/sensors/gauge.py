@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from edge_app.sensors.types import Quality
 from edge_app.sensors.validators import JumpDetector
@@ -16,6 +17,8 @@ LITHIUM = ("Li-ion", "Li-poly", "Unknown")
 CELL_FULL_V = 4.3
 """No cell is charged higher; how many are in series follows from the pack's voltage."""
 MOST_CELLS = 4
+CELL_DEAD_V = 1.5
+"""Below no cell powers anything: the number is something else."""
 CELL_CURVE = (
     (3.0, 0.0),
     (3.45, 0.05),
@@ -42,15 +45,12 @@ def charge_at_rest(volts: float, technology: str) -> float | None:
     if technology not in LITHIUM or not 1 <= cells <= MOST_CELLS:
         return None
     cell = volts / cells
-    (low, empty), (high, full) = CELL_CURVE[0], CELL_CURVE[-1]
-    if cell <= low:
-        return empty if cell > low / 2 else None
-    if cell >= high:
-        return full
-    for (v0, f0), (v1, f1) in zip(CELL_CURVE, CELL_CURVE[1:], strict=False):
-        if cell < v1:
-            return f0 + (f1 - f0) * (cell - v0) / (v1 - v0)
-    return full
+    if cell < CELL_CURVE[0][0]:
+        return 0.0 if cell > CELL_DEAD_V else None
+    for (low, empty), (high, full) in pairwise(CELL_CURVE):
+        if cell < high:
+            return empty + (full - empty) * (cell - low) / (high - low)
+    return 1.0
 
 
 @dataclass

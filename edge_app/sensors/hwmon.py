@@ -53,7 +53,8 @@ class HwmonChips:
         names = {
             entry: name
             for entry in self._root.entries(HWMON)
-            if (name := self._root.read(f"{HWMON}/{entry}/name").text)
+            if re.fullmatch(r"hwmon\d+", entry)
+            and (name := self._root.read(f"{HWMON}/{entry}/name").label)
         }
         if names != self._names:
             self._names = names
@@ -143,7 +144,7 @@ class HwmonTemperatures:
         for file in chip.files:
             match = re.fullmatch(r"temp(\d+)_input", file)
             if match is not None:
-                label = self._root.read(f"{chip.directory}/temp{match[1]}_label").text
+                label = self._root.read(f"{chip.directory}/temp{match[1]}_label").label
                 found.append((match[1], label or f"temp{match[1]}"))
         found.sort(key=lambda pair: int(pair[0]))
         main = CPU_CHIPS.get(chip.name)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_app.sensors.gauge import GaugeWatch, charge_at_rest
-from edge_app.sensors.root import Root, place
+from edge_app.sensors.root import Root, place, printable
 from edge_app.sensors.types import Battery, Quality, Reading, SensorStatus, absent
 from edge_app.sensors.validators import Validator, implausible_charge
 
@@ -201,7 +201,7 @@ class PowerSupply:
                 if pack.estimated_from_v is not None:
                     parts.append(f"estimated from {pack.estimated_from_v:.2f} V")
             if len(self._packs) > 1:
-                parts.append(f"together: {', '.join(self._packs)}")
+                parts.append(f"together: {', '.join(map(printable, self._packs))}")
             status = SensorStatus(NAME, "charge", Quality.OK, ", ".join(parts))
         else:
             status = SensorStatus(NAME, "charge", battery.charge.quality, self._validator.fault)

@@ -17,6 +17,7 @@ from typing import Protocol
 ATTRIBUTE_BYTES = 4096
 """The kernel never gives more than a page for one attribute."""
 
+LABEL_LENGTH = 64
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -35,6 +36,11 @@ class Attribute:
             return int(self.text) * scale
         except (ValueError, OverflowError):
             return None
+
+    @property
+    def label(self) -> str:
+        """The content as a name: one printable line, not long; "" if there is none."""
+        return printable(self.text or "")[:LABEL_LENGTH]
 
     @property
     def exists(self) -> bool:
@@ -117,6 +123,11 @@ class SysRoot:
 def attribute(content: bytes) -> Attribute:
     """What a file with this content says."""
     return Attribute(content.decode("utf-8", "replace").strip("\0 \t\n"))
+
+
+def printable(name: str) -> str:
+    """A name without what could drive a terminal: copies and recordings come from strangers."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def natural(names: Iterable[str]) -> list[str]:

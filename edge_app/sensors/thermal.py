@@ -99,9 +99,9 @@ class ThermalZones:
         """One reading of every zone. ``smoothed_load`` is the stuck detector's evidence."""
         present: dict[str, str] = {}
         for entry in self._root.entries(THERMAL):
-            if entry.startswith("thermal_zone"):
+            if re.fullmatch(r"thermal_zone\d+", entry):
                 directory = f"{THERMAL}/{entry}"
-                kind = self._root.read(f"{directory}/type").text
+                kind = self._root.read(f"{directory}/type").label
                 if kind:
                     present[unused(kind, present)] = directory
         for name, directory in present.items():
@@ -206,14 +206,14 @@ class CoolingDevices:
         """Whether a cooling device of the CPU is in use; None if there is none to be read."""
         self._coolers = []
         for entry in self._root.entries(THERMAL):
-            if not entry.startswith("cooling_device"):
+            if not re.fullmatch(r"cooling_device\d+", entry):
                 continue
             directory = f"{THERMAL}/{entry}"
             state = self._root.read(f"{directory}/cur_state").number()
             highest = self._root.read(f"{directory}/max_state").number()
             if state is None or (highest is not None and state > highest):
                 continue
-            kind = self._root.read(f"{directory}/type").text or "unnamed"
+            kind = self._root.read(f"{directory}/type").label or "unnamed"
             self._coolers.append(_Cooler(kind, state, highest))
         # Guests of hypervisors have some that know only the state 0.
         states = [

@@ -67,3 +67,8 @@ def test_which_machine(tmp_path: Path) -> None:
     assert here.is_this_machine and not copy.is_this_machine
     assert place(here, "sys/class") == "/sys/class"
     assert place(copy, "sys/class") == f"sys/class of {tmp_path}"
+
+
+def test_names_of_strangers_cannot_drive_a_terminal() -> None:
+    assert Attribute("cpu\x1b[2J\nthermal").label == "cpu?[2J?thermal"
+    assert len(Attribute("x" * 4096).label) == 64 and Attribute(None).label == ""
