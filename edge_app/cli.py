@@ -104,8 +104,9 @@ def run(
             "-c",
             metavar="[SRC]",
             help="Without SRC the first camera; SRC: an index, /dev/videoN, a video file, an "
-            "image, a directory of images (class folders give the truth), an http:// or rtsp:// "
-            "address, or test:digits. Without --camera: test:digits.",
+            "image, a directory of images (class folders give the truth), a pattern in quotes, a "
+            ".txt list, - (Motion JPEG on stdin), an http:// or rtsp:// address, pi:0, gst:PIPELINE, "
+            "test:digits, test:bars or test:noise. Without --camera: test:digits.",
         ),
     ] = None,
     model: Annotated[
@@ -192,6 +193,19 @@ def run(
             help="low keeps weights at 2 bits and unpacks them in every frame: slower, smaller.",
         ),
     ] = "normal",
+    give_up: Annotated[
+        float,
+        typer.Option(
+            "--give-up",
+            min=0.0,
+            metavar="S",
+            help="End with exit code 4 when a live source gave no frame for S seconds; 0: never.",
+        ),
+    ] = 60.0,
+    realtime: Annotated[
+        bool,
+        typer.Option("--realtime", help="Play a video file at its own speed, leaving out frames."),
+    ] = False,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -227,6 +241,8 @@ def run(
         memory=memory,
         settings=tuple(settings or ()),
         state=state,
+        give_up=give_up,
+        realtime=realtime,
     )
     raise typer.Exit(session.run(options))
 
@@ -353,6 +369,19 @@ def why(
     from edge_app.why import print_why
 
     print_why(pid, json)
+
+
+@app.command()
+def cameras(
+    sysroot: Annotated[
+        Path, typer.Option("--sysroot", metavar="DIR", help="Read dev and sys below DIR.")
+    ] = Path("/"),
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List video devices: formats, stable names, who holds them."""
+    from edge_app.sources.cameras import print_cameras
+
+    print_cameras(sysroot, json)
 
 
 @app.command()

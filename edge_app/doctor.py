@@ -77,14 +77,15 @@ def _models() -> None:
 
 
 def _cameras(sysroot: Path) -> None:
-    from edge_app.sources.live import cameras
+    from edge_app.sources.cameras import examine as examine_cameras
 
-    found = cameras(sysroot)
+    found = examine_cameras(sysroot)
     if not found:
         _line("none", "no /dev/videoN; run --camera also takes files, directories and addresses")
-    for path, name in found:
-        access = "" if os.access(path, os.R_OK | os.W_OK) else "; no permission (group 'video')"
-        _line(str(path), name + access)
+    for camera in found:
+        held = f"; open in {', '.join(camera.holders)}" if camera.holders else ""
+        problem = f"; PROBLEM: {camera.problem}" if camera.problem else ""
+        _line(str(camera.path), camera.name + held + problem)
 
 
 def _sensors(sysroot: Path) -> None:

@@ -19,7 +19,7 @@ from edge_app.preprocess import prepare
 from edge_app.record import FrameRecord
 from edge_app.signals import StopRequest
 from edge_app.sinks import OutputClosed, Sink
-from edge_app.sources import EndOfSource, Frame, Source
+from edge_app.sources import EndOfSource, Frame, Source, SourceStatus
 
 if TYPE_CHECKING:
     from edge_app.governor import Decision, Event
@@ -145,6 +145,7 @@ class Pipeline:
         self._decision: Decision | None = None
         self._seq = 0
         self._lost: Counter[str] = Counter()
+        self._reported = SourceStatus()
         self.seconds = 0.0
 
     def decided(self, decision: Decision) -> None:
@@ -247,8 +248,28 @@ class Pipeline:
                 else:
                     self._decision = news
                     sink.decision(news)
+        self._report_source()
         for sink in self._sinks:
             sink.tick()
+
+    def _report_source(self) -> None:
+        """Say once when frames stop coming, and once when they come again."""
+        from edge_app.governor import Event
+
+        status = self._source.status
+        if (status.state, status.text) == (self._reported.state, self._reported.text):
+            return
+        gone, was_gone = status.state != "up", self._reported.state != "up"
+        self._reported = status
+        if gone and (not was_gone or status.state == "stalled"):
+            event = Event("source_lost", f"{self._source.name}: {status.text}; trying again")
+        elif was_gone and not gone:
+            times = f"opened again {status.reconnects} times so far"
+            event = Event("source_back", f"{self._source.name}: frames come again, {times}")
+        else:
+            return
+        for sink in self._sinks:
+            sink.notice(event)
 
     def _process(self, frame: Frame) -> None:
         ceiling = self._governor.level

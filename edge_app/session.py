@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.signals import StopRequest
-from edge_app.sources import TEST_DIGITS, open_source
+from edge_app.sources import TEST_DIGITS, Source, open_source
 
 if TYPE_CHECKING:
     from edge_app.clock import RealClock
@@ -54,6 +54,8 @@ class RunOptions:
     threads: int = 1
     memory: str = "normal"
     state: Path | None = None
+    give_up: float = 60.0
+    realtime: bool = False
 
 
 def run(options: RunOptions) -> int:
@@ -76,7 +78,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     policy = resolved.policy
     sensors, clock = open_sensors(options)
     uri = TEST_DIGITS if options.camera is None else options.camera
-    source = open_source(uri)
+    source = open_frames(uri, options)
     resources.callback(source.close)
 
     from edge_app.journal import Journal
@@ -137,6 +139,18 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
             losses = pipeline.losses() + Counter(output=overlapped.lost)
             print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None, losses)
     return stop.exit_code
+
+
+def open_frames(uri: str, options: RunOptions) -> Source:
+    """The source, read ahead where its frames wait for us anyway."""
+    from edge_app.sources.live import Patience
+
+    source = open_source(uri, Patience(give_up_s=options.give_up), options.realtime)
+    if source.live or source.nominal_fps is not None or options.realtime:
+        return source
+    from edge_app.sources.prefetch import Prefetched
+
+    return Prefetched(source)
 
 
 def _store(options: RunOptions) -> StateFile | None:

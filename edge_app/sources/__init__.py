@@ -5,7 +5,7 @@ pipeline. Only this room opens cameras and image files, and OpenCV is imported o
 sources that need it.
 """
 
-from edge_app.sources.base import EndOfSource, Frame, Source
+from edge_app.sources.base import EndOfSource, Frame, Source, SourceStatus
 from edge_app.sources.opening import DEFAULT_CAMERA, TEST_DIGITS, open_source
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "EndOfSource",
     "Frame",
     "Source",
+    "SourceStatus",
     "open_source",
 ]

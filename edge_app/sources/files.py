@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,6 +17,9 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+USUAL_FPS, MOST_FPS = 25.0, 1000.0
+"""For files that say nothing, or nonsense, about their frame rate."""
+
 
 def is_image(path: Path) -> bool:
     """By its suffix: opening every file of a large tree would take too long."""
@@ -22,16 +27,21 @@ def is_image(path: Path) -> bool:
 
 
 class VideoFile(Finite):
-    """A file that OpenCV's FFmpeg decodes, from its first frame to its last."""
+    """A file that OpenCV's FFmpeg decodes, from its first frame to its last.
+
+    ``realtime``: at the speed at which it was recorded, leaving out what there is no time for;
+    otherwise every frame as fast as they are read.
+    """
 
     nominal_fps = None
     classes: tuple[str, ...] = ()
 
-    def __init__(self, name: str, capture: Any | None = None) -> None:
+    def __init__(self, name: str, capture: Any | None = None, realtime: bool = False) -> None:
         """``name``: the file's path, unless ``capture`` is a ``cv2.VideoCapture`` opened on it."""
         self.name = name
+        cv2 = require_cv2()
         if capture is None:
-            capture = require_cv2().VideoCapture(name)
+            capture = cv2.VideoCapture(name)
         if not capture.isOpened():
             raise AppError(
                 f"{name}: neither an image nor a video that can be decoded; "
@@ -40,21 +50,47 @@ class VideoFile(Finite):
             )
         self._capture = capture
         self._frames = 0
+        self.losses: Counter[str] = Counter()
+        self._period_s = 0.0
+        if realtime:
+            fps = capture.get(cv2.CAP_PROP_FPS)
+            self._period_s = 1.0 / fps if 0 < fps <= MOST_FPS else 1.0 / USUAL_FPS
+        self._started: float | None = None
 
     def read(self, timeout: float) -> Frame | None:
+        if self._period_s and not self._keep_time(timeout):
+            return None
         started = time.monotonic()
         good, image = self._capture.read()
         if not good:
-            if self._frames == 0:
-                raise AppError(
-                    f"{self.name}: opened, but its first frame cannot be decoded; "
-                    "the file is damaged or empty",
-                    EXIT_SOURCE_UNAVAILABLE,
-                )
-            raise EndOfSource
+            self._end()
         self._frames += 1
         ended = time.monotonic()
         return Frame(image, "bgr", ended, ended - started)
+
+    def _keep_time(self, timeout: float) -> bool:
+        """Skip what is past; whether the next frame is due within ``timeout``."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now
+        due = int((now - self._started) / self._period_s)
+        while self._frames < due:
+            if not self._capture.grab():
+                self._end()
+            self._frames += 1
+            self.losses["stale"] += 1
+        wait_s = self._started + self._frames * self._period_s - now
+        time.sleep(min(max(wait_s, 0.0), timeout))
+        return wait_s <= timeout
+
+    def _end(self) -> NoReturn:
+        if self._frames == 0:
+            raise AppError(
+                f"{self.name}: opened, but its first frame cannot be decoded; "
+                "the file is damaged or empty",
+                EXIT_SOURCE_UNAVAILABLE,
+            )
+        raise EndOfSource
 
     def close(self) -> None:
         self._capture.release()
@@ -139,6 +175,41 @@ def open_directory(folder: Path) -> ImageFiles:
         ordered.append((turn, position, path, truth))
     ordered.sort(key=lambda item: item[:2])
     return ImageFiles(str(folder), [i[2] for i in ordered], [i[3] for i in ordered])
+
+
+def open_pattern(pattern: str) -> ImageFiles:
+    """All images that match ``pattern`` (``*``, ``?``, ``[...]``, and ``**`` for any depth), sorted.
+
+    AppError with exit code 3 if there are none.
+    """
+    files = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if is_image(path))
+    if not files:
+        raise AppError(
+            f"{pattern}: no image matches; write the pattern in quotes so that edge-app sees it",
+            EXIT_SOURCE_UNAVAILABLE,
+        )
+    return ImageFiles(pattern, files, [None] * len(files))
+
+
+def open_list(path: Path) -> ImageFiles:
+    """The images that a text file names, one a line, relative to it; empty lines and those that
+    begin with ``#`` are skipped. AppError with exit code 3 names the first line that is no file."""
+    files = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AppError(f"{path}: cannot be read: {error}", EXIT_SOURCE_UNAVAILABLE) from None
+    for number, line in enumerate(lines, 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        file = path.parent / Path(entry).expanduser()
+        if not file.is_file():
+            raise AppError(f"{path}:{number}: no such file: {entry}", EXIT_SOURCE_UNAVAILABLE)
+        files.append(file)
+    if not files:
+        raise AppError(f"{path}: names no image", EXIT_SOURCE_UNAVAILABLE)
+    return ImageFiles(str(path), files, [None] * len(files))
 
 
 def open_image(path: Path) -> ImageFiles:

@@ -1,156 +1,236 @@
-"""Live sources: cameras and network streams, of which only the newest frame is of interest."""
+"""Live sources: cameras and network streams, of which only the newest frame is of interest, and which
+come back after they were gone."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
-from edge_app.sources.base import Frame, SourceStatus, require_cv2
+from edge_app.errors import EXIT_SOURCE_LOST, AppError
+from edge_app.sources.base import Frame, Image, SourceStatus
 
-OPEN_TIMEOUT_S = 8.0
-LOST_AFTER_S = 10.0
-"""A source that gave no frame for so long is lost."""
+FAILED_READS = 25
+"""So many failed reads in a row end a connection. A camera that wakes up fails a few."""
+FAILED_READ_WAIT_S = 0.02
+"""Some drivers fail at once and for ever: do not spin on them."""
+STALL_PERIODS = 10
+PERIOD_SMOOTHING = 0.1
+HANGING_AT_MOST = 8
+"""Connections that hang in the driver and were given up. Each costs a thread and what the driver
+holds, so that there is an end to trying until one of them returns."""
 
-CAMERA_ADVICE = (
-    "plug one in, check that you are in the group 'video', or try: edge-app run --camera FILE, "
-    "a directory of images, or an http:// or rtsp:// address; "
-    "edge-app run without --camera needs none"
-)
+
+class Capture(Protocol):
+    """An opened device or stream, as ``cv2.VideoCapture`` is one."""
+
+    def read(self) -> tuple[bool, Image | None]:
+        """Whether there is a picture, and the picture (BGR). May block, even for ever."""
+        ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: ``stall_s`` without a frame (or ten frame periods, if that is more) is a stall;
+    opening may take ``open_s``; retries wait ``retry_s``, then twice as long each time up to
+    ``retry_max_s``; ``steady_s`` with frames makes them start afresh; after ``give_up_s`` without
+    any frame the source is lost for good, 0: never."""
+
+    stall_s: float = 5.0
+    open_s: float = 15.0
+    retry_s: float = 0.5
+    retry_max_s: float = 30.0
+    steady_s: float = 10.0
+    give_up_s: float = 60.0
+
+
+class _Connection:
+    """One opened capture, read by a thread of its own that can be left behind."""
+
+    def __init__(self, connect: Callable[[], Capture], deliver: Callable[[Frame], None]) -> None:
+        self._connect = connect
+        self._deliver = deliver
+        self.started = time.monotonic()
+        self.newest = self.started
+        self.frames = 0
+        self.failed = 0
+        self.period_s = 0.0
+        self.problem = ""
+        self.closing = False
+        self.thread = threading.Thread(target=self._run, name="grab", daemon=True)
+        self.thread.start()
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            capture = self._connect()
+        except Exception as error:
+            self.problem = str(error)
+            return
+        try:
+            self._grab(capture)
+        except Exception as error:  # a reset connection, a driver's own
+            self.problem = str(error)
+        finally:
+            capture.release()
+
+    def _grab(self, capture: Capture) -> None:
+        in_a_row = 0
+        while not self.closing:
+            started = time.monotonic()
+            good, image = capture.read()
+            ended = time.monotonic()
+            if not good or image is None:
+                self.failed += 1
+                in_a_row += 1
+                if in_a_row == FAILED_READS:
+                    self.problem = "it gives no frames any more"
+                    return
+                time.sleep(FAILED_READ_WAIT_S)
+                continue
+            in_a_row = 0
+            if self.frames:
+                share = PERIOD_SMOOTHING if self.frames > 1 else 1.0
+                self.period_s += share * (ended - self.newest - self.period_s)
+            self.newest = ended
+            self.frames += 1
+            self._deliver(Frame(image, "bgr", ended, ended - started))
 
 
 class LiveStream:
-    """An opened ``cv2.VideoCapture`` read by a thread of its own into a slot for one frame.
+    """A source that the world goes on without.
 
-    Reading in a thread keeps the driver's queue empty: without it each frame waits behind
-    those that arrived while the model was busy, and latency piles up. A frame is handed out at
-    most once. ``read`` of the driver may hang for ever, hence the daemon thread and the watch
-    on the time since the last frame.
+    A thread reads the driver into a slot for one frame: its queue stays empty, so that a frame is
+    never older than it must be, and none is handed out twice. ``connect`` opens the device or
+    stream; it is called again, with growing pauses, when frames stop coming. What hangs in the
+    driver is left behind: no call into it has a time limit that can be relied on.
+
+    ``first``: a capture that is open already. ``read`` and ``status`` belong to one thread.
     """
 
     live = True
     nominal_fps = None
     classes: tuple[str, ...] = ()
 
-    def __init__(self, name: str, capture: Any, lost_after_s: float = LOST_AFTER_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Capture],
+        first: Capture | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self.name = name
-        self.overwritten = 0
-        self._failed = 0
-        self._capture = capture
-        self._lost_after_s = lost_after_s
+        self._connect = connect
+        self._patience = Patience() if patience is None else patience
         self._condition = threading.Condition()
         self._slot: Frame | None = None
-        self._last = time.monotonic()
-        self._closing = False
-        self._thread = threading.Thread(target=self._grab, name="grab", daemon=True)
-        self._thread.start()
+        self._stale = 0
+        self._failed = 0
+        self._reconnects = 0
+        self._attempts = 0
+        self._retry_at = 0.0
+        self._newest = time.monotonic()
+        self._abandoned: list[_Connection] = []
+        self._status = SourceStatus()
+        self._connection: _Connection | None = self._open(
+            connect if first is None else lambda: first
+        )
 
-    def _grab(self) -> None:
-        while not self._closing:
-            started = time.monotonic()
-            good, image = self._capture.read()
-            ended = time.monotonic()
-            if not good:
-                self._failed += 1
-                # Some drivers fail at once and for ever: do not spin on them.
-                time.sleep(0.02)
-                continue
+    def _open(self, connect: Callable[[], Capture]) -> _Connection:
+        def deliver(frame: Frame) -> None:
             with self._condition:
-                self.overwritten += self._slot is not None
-                self._slot = Frame(image, "bgr", ended, ended - started)
-                self._last = ended
+                if connection is not self._connection:
+                    return  # given up long ago, and back now
+                self._stale += self._slot is not None
+                self._slot = frame
                 self._condition.notify()
-        self._capture.release()
+
+        # Set before its first frame: the lock is taken while the attribute is bound.
+        with self._condition:
+            connection = self._connection = _Connection(connect, deliver)
+        return connection
 
     @property
     def losses(self) -> Mapping[str, int]:
-        return {"capture": self._failed, "stale": self.overwritten}
+        current = 0 if self._connection is None else self._connection.failed
+        return {"capture": self._failed + current, "stale": self._stale}
 
     @property
     def status(self) -> SourceStatus:
-        return SourceStatus()
+        self._watch()
+        return self._status
 
     def read(self, timeout: float) -> Frame | None:
+        self._watch()
         with self._condition:
             if self._slot is None:
                 self._condition.wait(timeout)
             frame, self._slot = self._slot, None
-            silent = time.monotonic() - self._last
-        if frame is None and silent > self._lost_after_s:
+        if frame is not None:
+            return frame
+        silent = time.monotonic() - self._newest
+        if 0 < self._patience.give_up_s < silent:
             raise AppError(
-                f"{self.name}: no frame for {silent:.0f} s; the source is gone "
-                "(unplugged, taken by another program, or the network is down)",
+                f"{self.name}: no frame for {silent:.0f} s, {self._reconnects} times opened again; "
+                "the source is gone (unplugged, taken by another program, or the network is down); "
+                "--give-up 0 waits for ever",
                 EXIT_SOURCE_LOST,
             )
-        return frame
+        return None
+
+    def _watch(self) -> None:
+        """Notice that frames come, have stopped coming, or that it is time to try again."""
+        now, connection, patience = time.monotonic(), self._connection, self._patience
+        if connection is None:
+            self._abandoned = [left for left in self._abandoned if not left.ended]
+            if now >= self._retry_at and len(self._abandoned) < HANGING_AT_MOST:
+                self._reconnects += 1
+                self._open(self._connect)
+            return
+        if connection.frames:
+            self._newest = max(self._newest, connection.newest)
+            self._status = SourceStatus("up", self._reconnects)
+            if connection.newest - connection.started >= patience.steady_s:
+                self._attempts = 0
+        if connection.ended:
+            self._give_up(connection, connection.problem or "it has ended")
+            return
+        allowed = patience.open_s
+        if connection.frames:
+            allowed = max(patience.stall_s, STALL_PERIODS * connection.period_s)
+        if now - connection.newest > allowed:
+            self._abandoned.append(connection)
+            self._give_up(connection, f"no frame for {now - connection.newest:.0f} s")
+
+    def _give_up(self, connection: _Connection, why: str) -> None:
+        connection.closing = True
+        with self._condition:
+            self._connection = None
+        self._failed += connection.failed
+        patience = self._patience
+        pause = min(patience.retry_s * 2.0**self._attempts, patience.retry_max_s)
+        # Many devices that lost the same server must not come back in the same instant.
+        pause *= random.uniform(0.8, 1.2)
+        self._attempts = min(self._attempts + 1, 32)
+        self._retry_at = time.monotonic() + pause
+        hanging = sum(not left.ended for left in self._abandoned)
+        if hanging >= HANGING_AT_MOST:
+            why += f"; {hanging} attempts hang in the driver: no more until one of them returns"
+            self._status = SourceStatus("stalled", self._reconnects, why)
+        else:
+            self._status = SourceStatus("reconnecting", self._reconnects, why)
 
     def close(self) -> None:
         """Ask the thread to release the device; a hanging driver is left behind."""
-        self._closing = True
-        self._thread.join(timeout=1.0)
-
-
-def cameras(sysroot: Path = Path("/")) -> list[tuple[Path, str]]:
-    """Video devices of this machine with their names, by number."""
-    found = [p for p in (sysroot / "dev").glob("video*") if p.name[5:].isdigit()]
-    named = []
-    for path in sorted(found, key=lambda p: int(p.name[5:])):
-        label = sysroot / "sys/class/video4linux" / path.name / "name"
-        try:
-            named.append((path, label.read_text(errors="replace").strip()))
-        except OSError:
-            named.append((path, "no name"))
-    return named
-
-
-def open_camera(device: str | None) -> LiveStream:
-    """``device``: ``/dev/...``; None for the first camera of this machine that gives a frame.
-
-    AppError with exit code 3 if there is none, or if it cannot be opened.
-    """
-    candidates = [str(path) for path, _ in cameras()] if device is None else [device]
-    if not candidates:
-        raise AppError(f"no camera found; {CAMERA_ADVICE}", EXIT_SOURCE_UNAVAILABLE)
-    present = [path for path in candidates if Path(path).exists()]
-    if not present:
-        others = ", ".join(str(path) for path, _ in cameras()) or "none"
-        raise AppError(
-            f"no camera at {candidates[0]} (cameras here: {others}); {CAMERA_ADVICE}",
-            EXIT_SOURCE_UNAVAILABLE,
-        )
-    cv2 = require_cv2()
-    for path in present:
-        # A camera may show up as several nodes of which only one gives pictures.
-        capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
-        if capture.isOpened() and capture.read()[0]:
-            return LiveStream(path, capture)
-        capture.release()
-    raise AppError(
-        f"{', '.join(present)}: present, but gives no picture (busy, no permission, or no "
-        f"camera); {CAMERA_ADVICE}",
-        EXIT_SOURCE_UNAVAILABLE,
-    )
-
-
-def open_url_capture(url: str, name: str) -> Any:
-    """An opened ``cv2.VideoCapture`` on an http, https, rtsp or rtsps address.
-
-    AppError with exit code 3 calls it ``name``, in which the password does not appear.
-    """
-    cv2 = require_cv2()
-    limit = int(OPEN_TIMEOUT_S * 1000)
-    capture = cv2.VideoCapture(
-        url,
-        cv2.CAP_FFMPEG,
-        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit],
-    )
-    if not capture.isOpened():
-        raise AppError(
-            f"{name}: cannot be opened; check that the address answers and streams video "
-            "(user and password go before the host: rtsp://user:password@host/path)",
-            EXIT_SOURCE_UNAVAILABLE,
-        )
-    return capture
+        connection = self._connection
+        if connection is not None:
+            connection.closing = True
+            connection.thread.join(timeout=1.0)

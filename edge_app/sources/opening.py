@@ -3,51 +3,85 @@
 from __future__ import annotations
 
 import difflib
+import glob
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_app.errors import EXIT_SOURCE_UNAVAILABLE, AppError
 from edge_app.sources.base import Source
 
+if TYPE_CHECKING:
+    from edge_app.sources.live import Patience
+
 TEST_DIGITS: Final = "test:digits"
+TEST_STREAMS: Final = (TEST_DIGITS, "test:bars", "test:noise")
 DEFAULT_CAMERA: Final = "default"
+STDIN: Final = "-"
+LIST_SUFFIX: Final = ".txt"
 URL_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://")
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, patience: Patience | None = None, realtime: bool = False) -> Source:
     """Open ``uri``.
 
-    ``test:digits``; ``default`` (the first camera); a camera's index or ``/dev/...``; a video
-    file, an image or a directory of images; an http, https, rtsp or rtsps address. AppError with
-    exit code 3 if it cannot be opened.
+    ``test:digits``, ``test:bars``, ``test:noise``; ``default`` (the first camera); a camera's index
+    or ``/dev/...``; ``pi:N``; a video file, an image, a directory of images, a pattern (``*.jpg``)
+    or a ``.txt`` file that lists images; ``-`` (Motion JPEG on stdin); an http, https, rtsp or rtsps
+    address; ``gst:`` and a GStreamer pipeline. ``patience``: how long a live source is waited for; ``realtime``: play a video file at
+    its own speed.
+    AppError with exit code 3 if it cannot be opened.
     """
-    if uri == TEST_DIGITS:
-        from edge_app.sources.digits import DigitsStream
-
-        return DigitsStream()
     if uri.startswith("test:"):
-        raise AppError(f"no test stream '{uri}'; there is {TEST_DIGITS}", EXIT_SOURCE_UNAVAILABLE)
+        return _open_test(uri)
+    if uri == STDIN:
+        from edge_app.sources.mjpeg import MjpegInput
+
+        return MjpegInput()
+    if uri.startswith("gst:"):
+        from edge_app.sources.network import open_pipeline
+
+        return open_pipeline(uri.removeprefix("gst:"), patience)
     if uri.startswith(URL_SCHEMES):
-        return _open_url(uri)
+        from edge_app.sources.network import open_url
+
+        return open_url(uri, patience)
     if "://" in uri:
         scheme = uri.split("://")[0]
         raise AppError(
             f"{uri}: cannot open '{scheme}://' addresses; use one of {', '.join(URL_SCHEMES)}",
             EXIT_SOURCE_UNAVAILABLE,
         )
-    from edge_app.sources.live import open_camera
+    from edge_app.sources.cameras import open_camera, open_pi_camera
 
-    path = Path(uri).expanduser()
     if uri == DEFAULT_CAMERA:
-        return open_camera(None)
+        return open_camera(None, patience)
     if uri.isdecimal():
-        return open_camera(f"/dev/video{int(uri)}")
+        return open_camera(f"/dev/video{int(uri)}", patience)
     if uri.startswith("/dev/"):
-        return open_camera(uri)
-    return _open_path(path)
+        return open_camera(uri, patience)
+    if uri.startswith("pi:"):
+        number = uri.removeprefix("pi:") or "0"
+        if not number.isdecimal():
+            raise AppError(f"{uri}: write pi:0 or pi:1", EXIT_SOURCE_UNAVAILABLE)
+        return open_pi_camera(int(number), patience)
+    return _open_path(Path(uri).expanduser(), realtime)
 
 
-def _open_path(path: Path) -> Source:
+def _open_test(uri: str) -> Source:
+    if uri not in TEST_STREAMS:
+        raise AppError(
+            f"no test stream '{uri}'; there are {', '.join(TEST_STREAMS)}", EXIT_SOURCE_UNAVAILABLE
+        )
+    if uri == TEST_DIGITS:
+        from edge_app.sources.digits import DigitsStream
+
+        return DigitsStream()
+    from edge_app.sources.synthetic import TestPictures
+
+    return TestPictures(uri.removeprefix("test:"))
+
+
+def _open_path(path: Path, realtime: bool) -> Source:
     from edge_app.sources import files
 
     try:
@@ -56,6 +90,8 @@ def _open_path(path: Path) -> Source:
         present = path.is_file()
     except OSError as error:
         raise AppError(f"{path}: {error.strerror}", EXIT_SOURCE_UNAVAILABLE) from None
+    if not present and glob.has_magic(str(path)):
+        return files.open_pattern(str(path))
     if not present:
         near: list[str] = []
         if path.parent.is_dir():
@@ -67,24 +103,6 @@ def _open_path(path: Path) -> Source:
         )
     if files.is_image(path):
         return files.open_image(path)
-    return files.VideoFile(str(path))
-
-
-def _open_url(url: str) -> Source:
-    from edge_app.sources.files import VideoFile
-    from edge_app.sources.live import LiveStream, open_url_capture
-
-    name = public_name(url)
-    capture = open_url_capture(url, name)
-    # CAP_PROP_FRAME_COUNT (7): a recording on a server has a length and is read like a file.
-    if capture.get(7) > 0:
-        return VideoFile(name, capture)
-    return LiveStream(name, capture)
-
-
-def public_name(url: str) -> str:
-    """``url`` without user and password, for messages and records that others may read."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    _, at, host = authority.rpartition("@")
-    return f"{scheme}://{'***@' if at else ''}{host}{slash}{path}"
+    if path.suffix.lower() == LIST_SUFFIX:
+        return files.open_list(path)
+    return files.VideoFile(str(path), realtime=realtime)

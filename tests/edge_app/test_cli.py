@@ -21,7 +21,7 @@ import pytest
 from edge_app.cli import fill_in_values
 from edge_app.models import find
 from edge_app.session import REPLAY_SPEED, replay_speed
-from edge_app.sources.live import cameras
+from edge_app.sources.cameras import cameras
 
 SCHEMA = Path(__file__).parents[2] / "edge_app/assets/schema/frame.schema.json"
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))

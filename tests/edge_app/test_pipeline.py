@@ -14,13 +14,13 @@ import pytest
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOURCE_LOST, AppError
-from edge_app.governor import Decision
+from edge_app.governor import Decision, Event
 from edge_app.models import branches_of, open_model
 from edge_app.pipeline import SLICE_S, Limits, Pipeline, profile
 from edge_app.record import FrameRecord
 from edge_app.signals import StopRequest
 from edge_app.sinks import OutputClosed
-from edge_app.sources import EndOfSource, Frame, Source
+from edge_app.sources import EndOfSource, Frame, Source, SourceStatus
 from edge_app.sources.digits import DigitsStream
 from native_ops import Program
 
@@ -73,6 +73,7 @@ class Recorder:
         self.records: list[FrameRecord] = []
         self.times: list[float] = []
         self.decisions: list[Decision] = []
+        self.notices: list[Event] = []
         self.on_frame: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
 
@@ -84,8 +85,8 @@ class Recorder:
     def decision(self, decision: Decision) -> None:
         self.decisions.append(decision)
 
-    def notice(self, event: Any) -> None:
-        pass
+    def notice(self, event: Event) -> None:
+        self.notices.append(event)
 
     def tick(self) -> None:
         self.on_tick()
@@ -417,3 +418,25 @@ def test_the_first_signal_asks_and_the_second_is_not_caught(
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
+
+
+def test_a_source_that_goes_and_comes_back_is_reported_once_each(model: Program) -> None:
+    class Flaky(Unpaced):
+        status = SourceStatus()
+
+        def read(self, timeout: float) -> Frame | None:
+            frame = super().read(timeout)
+            states = {7: SourceStatus("reconnecting", 0, "no frame for 5 s")}
+            states |= {6: SourceStatus("reconnecting", 1, "it does not answer")}
+            states |= {5: SourceStatus("stalled", 2, "hangs"), 3: SourceStatus("up", 3)}
+            self.status = states.get(self.left, self.status)
+            return frame
+
+    bench = Bench(model, Flaky(frames=10))
+    bench.pipeline.run()
+    assert [event.kind for event in bench.recorder.notices] == [
+        "source_lost",
+        "source_lost",
+        "source_back",
+    ]
+    assert "opened again 3 times" in bench.recorder.notices[-1].text

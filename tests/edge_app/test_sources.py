@@ -1,13 +1,11 @@
-"""Sources: the test stream, files, directories, live streams, and what cannot be opened."""
+"""Sources that end, test streams, and what cannot be opened."""
 
 from __future__ import annotations
 
 import importlib.util
-import queue
+import os
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -16,9 +14,11 @@ import pytest
 
 from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
 from edge_app.sources import EndOfSource, Frame, Source, open_source
+from edge_app.sources.cameras import cameras, open_camera
 from edge_app.sources.digits import DigitsStream
 from edge_app.sources.files import VideoFile
-from edge_app.sources.live import LiveStream, cameras, open_camera, open_url_capture
+from edge_app.sources.mjpeg import JpegSplitter, MjpegInput
+from edge_app.sources.prefetch import Prefetched
 
 PATIENCE_S = 30.0
 """Far more than anything here takes: a bound against hanging, not a measurement."""
@@ -159,7 +159,10 @@ def test_what_cannot_be_opened_says_so_and_what_to_try(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "broken.png").write_bytes(b"")
     cases = {
-        "test:stars": "test:digits",
+        "test:stars": "test:digits, test:bars",
+        "pi:x": "write pi:0",
+        "gst: ": "needs",
+        str(tmp_path / "*.jpg"): "no image matches",
         "ftp://host/video": "rtsp://",
         str(tmp_path / "empty"): "no images",
         str(tmp_path / "text.mp4"): "neither an image nor a video",
@@ -187,169 +190,129 @@ def test_no_camera_is_one_line_with_advice() -> None:
     assert raised.value.exit_code == EXIT_SOURCE_UNAVAILABLE
 
 
-def test_cameras_are_listed_by_number_with_their_names(tmp_path: Path) -> None:
-    (tmp_path / "dev").mkdir()
-    for name in ("video10", "video2", "video-codec", "null"):
-        (tmp_path / "dev" / name).touch()
-    described = tmp_path / "sys/class/video4linux/video2"
-    described.mkdir(parents=True)
-    (described / "name").write_text("USB camera\n")
-    assert cameras(tmp_path) == [
-        (tmp_path / "dev/video2", "USB camera"),
-        (tmp_path / "dev/video10", "no name"),
-    ]
+# --- more files --------------------------------------------------------------------------------
 
 
-# --- live --------------------------------------------------------------------------------------
+def test_a_pattern_and_a_list_name_images(tmp_path: Path) -> None:
+    for index, name in enumerate(("b.png", "a.png", "c.jpg")):
+        cv2.imwrite(str(tmp_path / name), flat(50 * index))
+    (tmp_path / "notes.md").write_text("no image")
+    found = read_all(open_source(str(tmp_path / "*.png")))
+    assert [int(frame.image[0, 0, 0]) for frame in found] == [50, 0], "sorted by name"
+    listing = tmp_path / "list.txt"
+    listing.write_text("# what to look at\n\nc.jpg\n" + str(tmp_path / "a.png") + "\n")
+    found = read_all(open_source(str(listing)))
+    assert [round(float(frame.image.mean())) for frame in found] == [100, 50]
+    listing.write_text("a.png\nz.png\n")
+    with pytest.raises(AppError, match=r"list.txt:2: no such file: z.png"):
+        open_source(str(listing))
+    listing.write_text("# nothing\n")
+    with pytest.raises(AppError, match="names no image"):
+        open_source(str(listing))
 
 
-class Driver:
-    """A capture handle whose pictures come when the test sends them; None means a failed read."""
+@pytest.mark.parametrize("kind", ["bars", "noise"])
+def test_test_pictures_move_and_are_the_same_in_every_run(kind: str) -> None:
+    first, again = open_source(f"test:{kind}"), open_source(f"test:{kind}")
+    assert not first.live and first.nominal_fps == 30.0
+    pictures = []
+    for _ in range(3):
+        frame, same = first.read(1.0), again.read(1.0)
+        assert frame is not None and same is not None
+        assert frame.image.shape == (480, 640, 3)
+        np.testing.assert_array_equal(frame.image, same.image)
+        pictures.append(frame.image)
+    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
 
-    def __init__(self) -> None:
-        self.pictures: queue.Queue[int | None] = queue.Queue()
-        self.taken = 0
-        self.released = threading.Event()
 
-    def read(self) -> tuple[bool, np.ndarray | None]:
+def test_a_video_in_real_time_leaves_out_what_there_is_no_time_for(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi", list(range(0, 200, 10)))  # two seconds at 10 a second
+    source = VideoFile(str(tmp_path / "clip.avi"), realtime=True)
+    started = time.monotonic()
+    seen = []
+    while True:
         try:
-            value = self.pictures.get(timeout=0.05)
-        except queue.Empty:
-            return False, None
-        self.taken += 1
-        return (False, None) if value is None else (True, flat(value))
-
-    def release(self) -> None:
-        self.released.set()
-
-
-def wait_until(condition: object) -> None:
-    assert callable(condition)
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
+            frame = source.read(0.05)
+        except EndOfSource:
+            break
+        if frame is None:
+            continue
+        seen.append(round(float(frame.image.mean()) / 10))
+        time.sleep(0.35)  # a model that takes three and a half frames
+    assert time.monotonic() - started > 1.5
+    assert seen == sorted(set(seen)) and len(seen) < 12
+    assert len(seen) + source.losses["stale"] == 20, "every frame is accounted for"
 
 
-def test_only_the_newest_frame_is_handed_out_and_only_once() -> None:
-    driver = Driver()
-    stream = LiveStream("camera", driver)
-    for value in (1, 2, 3):
-        driver.pictures.put(value)
-    wait_until(lambda: stream.overwritten == 2)
-    frame = stream.read(PATIENCE_S)
-    assert frame is not None and int(frame.image[0, 0, 0]) == 3
-    assert stream.read(0.0) is None
-    driver.pictures.put(4)
-    frame = stream.read(PATIENCE_S)
-    assert frame is not None and int(frame.image[0, 0, 0]) == 4
-    stream.close()
-    assert driver.released.wait(PATIENCE_S)
+def test_what_is_read_ahead_is_all_there_and_in_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi", list(range(0, 250, 10)))
+    direct = read_all(VideoFile(str(tmp_path / "clip.avi")))
+    ahead = Prefetched(VideoFile(str(tmp_path / "clip.avi")))
+    time.sleep(0.2)
+    frames = read_all(ahead)
+    assert len(frames) == 25
+    for frame, expected in zip(frames, direct, strict=True):
+        np.testing.assert_array_equal(frame.image, expected.image)
+    ahead.close()
 
 
-def test_a_few_failed_reads_are_survived() -> None:
-    driver = Driver()
-    stream = LiveStream("camera", driver)
-    for value in (None, None, 9):
-        driver.pictures.put(value)
-    wait_until(lambda: driver.taken == 3)
-    frame = stream.read(PATIENCE_S)
-    assert frame is not None and int(frame.image[0, 0, 0]) == 9
-    stream.close()
+def test_an_error_while_reading_ahead_comes_after_the_frames_before_it(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), flat(9))
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    ahead = Prefetched(open_source(str(tmp_path)))
+    assert ahead.read(5.0) is not None and ahead.read(5.0) is not None
+    with pytest.raises(AppError, match="c.png: not an image"):
+        ahead.read(5.0)
+    ahead.close()
 
 
-def test_a_source_that_stays_silent_is_lost() -> None:
-    stream = LiveStream("camera", Driver(), lost_after_s=0.1)
-    with pytest.raises(AppError, match="camera: no frame for") as raised:
-        while True:
-            assert stream.read(0.05) is None
-    assert raised.value.exit_code == EXIT_SOURCE_LOST
-    stream.close()
+def test_closing_ends_reading_ahead(tmp_path: Path) -> None:
+    ahead = Prefetched(DigitsStream())
+    assert ahead.read(5.0) is not None
+    before = threading.active_count()
+    ahead.close()
+    assert threading.active_count() < before
 
 
-class Pictures(BaseHTTPRequestHandler):
-    """Motion JPEG without end, or until the server's ``cut`` is set; and a video file."""
-
-    def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, PictureServer)
-        self.send_response(200)
-        if self.path == "/clip.avi":
-            self.send_header("Content-Length", str(len(server.clip)))
-            self.end_headers()
-            self.wfile.write(server.clip)
-            return
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        jpeg = cv2.imencode(".jpg", flat(128))[1].tobytes()
-        try:
-            while not server.cut.wait(0.01):
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
-        except OSError:
-            pass
-
-    def log_message(self, *args: object) -> None:
-        pass
+# --- stdin -------------------------------------------------------------------------------------
 
 
-class PictureServer(ThreadingHTTPServer):
-    daemon_threads = True
-    clip = b""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Pictures)
-        self.cut = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+def jpeg(value: int) -> bytes:
+    return bytes(cv2.imencode(".jpg", flat(value))[1])
 
 
-@pytest.fixture
-def pictures() -> Iterator[PictureServer]:
-    server = PictureServer()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.cut.set()
-    server.shutdown()
-    server.server_close()
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_pictures_are_found_in_a_stream_however_it_is_cut(size: int) -> None:
+    pictures = [jpeg(value) for value in (10, 60, 110)]
+    stream = b"\xff--boundary\r\n\xff" + b"\r\n--boundary\r\n".join(pictures) + b"\xff"
+    splitter = JpegSplitter()
+    found: list[bytes] = []
+    for start in range(0, len(stream), size):
+        found += splitter.feed(stream[start : start + size])
+    assert found == pictures
 
 
-def test_network_stream_plays_until_the_server_goes_away(pictures: PictureServer) -> None:
-    url = f"{pictures.url}/stream.mjpg"
-    stream = LiveStream(url, open_url_capture(url, url), lost_after_s=1.0)
-    seen = 0
-    end = time.monotonic() + PATIENCE_S
-    while seen < 5 and time.monotonic() < end:
-        frame = stream.read(0.1)
-        if frame is not None:
-            seen += 1
-            assert abs(float(frame.image.mean()) - 128) < 3
-    assert seen == 5
-    pictures.cut.set()
-    with pytest.raises(AppError, match="no frame for") as raised:
-        while time.monotonic() < end:
-            stream.read(0.1)
-    assert raised.value.exit_code == EXIT_SOURCE_LOST
-    stream.close()
+def test_a_picture_without_an_end_is_given_up() -> None:
+    splitter = JpegSplitter()
+    assert splitter.feed(jpeg(1)[:-2]) == []
+    for _ in range(33):
+        assert splitter.feed(bytes(1 << 20)) == []
+    assert splitter.feed(jpeg(2)) == [jpeg(2)]
 
 
-def test_passwords_do_not_appear_in_names(pictures: PictureServer) -> None:
-    secret = pictures.url.replace("http://", "http://viewer:s3cret@")
-    stream = open_source(f"{secret}/stream.mjpg")
-    assert stream.name == f"{pictures.url.replace('http://', 'http://***@')}/stream.mjpg"
-    stream.close()
-    with pytest.raises(AppError) as raised:
-        open_source("rtsp://viewer:s3cr@t@127.0.0.1:9/live@1")
-    assert raised.value.message.startswith("rtsp://***@127.0.0.1:9/live@1: cannot be opened")
-
-
-def test_address_of_a_stream_and_of_a_recording(pictures: PictureServer, tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.avi", [10, 60, 110])
-    pictures.clip = (tmp_path / "clip.avi").read_bytes()
-    stream = open_source(f"{pictures.url}/stream.mjpg")
-    assert isinstance(stream, LiveStream)
-    stream.close()
-    recording = open_source(f"{pictures.url}/clip.avi")
-    assert isinstance(recording, VideoFile)
-    assert len(read_all(recording)) == 3
-    recording.close()
+def test_motion_jpeg_on_stdin() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        source = MjpegInput(pipe)
+        assert source.read(0.01) is None, "nothing has come yet"
+        os.write(writing, jpeg(40) + b"\xff\xd8\xffdamaged\xff\xd9" + jpeg(80))
+        values = []
+        for _ in range(3):
+            frame = source.read(5.0)
+            values.append(None if frame is None else round(float(frame.image.mean())))
+        assert values == [40, None, 80]
+        assert source.losses == {"capture": 1}
+        os.close(writing)
+        with pytest.raises(EndOfSource):
+            source.read(5.0)
