@@ -157,10 +157,7 @@ def got_text(value: Any) -> str:
     """A value as it was written, shortened if it is long."""
     if value is None:
         return "nothing"
-    try:
-        return _clipped(value_text(value), 40)
-    except ValueError:
-        return _clipped(repr(value), 40)
+    return _clipped(value_text(value), 40)
 
 
 def _requirement(details: Any, kind: str) -> str:

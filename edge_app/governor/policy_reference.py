@@ -46,12 +46,12 @@ def _section(heading: str, table: str, shown: list[Key]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def main(path: Path) -> None:
-    """Write the reference into the document."""
+def rewrite(path: Path) -> None:
+    """Put the reference of now into a document: beside it first, then in its place."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(renewed(path.read_text("utf-8")), "utf-8")
     os.replace(beside, path)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    rewrite(Path(sys.argv[1]))

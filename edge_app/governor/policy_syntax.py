@@ -11,7 +11,7 @@ from edge_app.governor.policy_problems import Problem
 
 PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 HEADER = re.compile(r"\s*\[{1,2}\s*([^\]\n]*?)\s*(?:\]{1,2}\s*(?:#.*)?)?$")
-STATEMENT = re.compile(r"""\s*([\w."'-]+)\s*([=:]?)\s*(.*)""")
+STATEMENT = re.compile(r"""\s*([\w"'-]+(?:\s*\.\s*[\w"'-]+)*)\s*([=:]?)\s*(.*)""")
 UNTIL_COMMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^#"'])+""")
 TIME = re.compile(r"(\d\d?):(\d\d)")
 NUMBER_AND_MORE = re.compile(r"[-+]?\d+(?:\.\d+)?\s*([^\d\s.,:_+-].*)")
@@ -23,6 +23,7 @@ WORDS = {
     "off": "false",
     "false": "false",
 }
+UNCLOSED = ("Unclosed", "Unterminated")
 NOTHING = ("null", "nil", "none", "~", "")
 
 
@@ -33,13 +34,11 @@ def syntax_problem(place: str, lines: tuple[str, ...], error: tomllib.TOMLDecode
     last = max((index for index, line in enumerate(lines, 1) if line.strip()), default=1)
     line = int(match[1]) if match and match[1] else last
     column = int(match[2]) if match and match[2] else len(lines[last - 1]) + 1
-    if line > len(lines):
-        line, column = last, len(lines[last - 1]) + 1
-    if what.startswith(("Unclosed array", "Unclosed inline", "Unterminated", 'Expected \'"""\'')):
+    at_its_start = not lines[line - 1][: column - 1].partition("#")[0].strip()
+    if what.startswith(UNCLOSED) or (what.startswith("Invalid value") and at_its_start):
+        # A value where a line begins: the array above has not ended.
         line, column = _opening(lines, line, column)
     if what.startswith("Cannot"):
-        if not lines[line - 1].strip():
-            line = last
         column = len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1
     source = lines[line - 1]
     return Problem(
@@ -52,7 +51,8 @@ def syntax_problem(place: str, lines: tuple[str, ...], error: tomllib.TOMLDecode
 
 
 def _opening(lines: tuple[str, ...], line: int, column: int) -> tuple[int, int]:
-    """The newest statement that opens an array, a table or a text: it is what is not closed."""
+    """The newest statement that opens an array, a table or a text: it is what is not closed. The
+    place that is given if there is none."""
     for number in range(line, 0, -1):
         match = STATEMENT.match(lines[number - 1])
         if match and match[2] == "=" and lines[number - 1][match.start(3) :][:1] in tuple("[{\"'"):
@@ -71,8 +71,8 @@ def _key(lines: tuple[str, ...], line: int) -> str:
     for above in reversed(lines[: line - 1]):
         header = HEADER.fullmatch(above)
         if header and above.rstrip().partition("#")[0].rstrip().endswith("]"):
-            return f"{header[1]}.{statement[1]}"
-    return statement[1]
+            return f"{header[1]}.{''.join(statement[1].split())}"
+    return "".join(statement[1].split())
 
 
 def _advice(what: str, source: str) -> str:
@@ -89,17 +89,27 @@ def _advice(what: str, source: str) -> str:
     value = (uncommented[0] if uncommented else statement[3]).strip()
     if statement[2] == ":":
         return f"write {statement[1]} = {value or '...'}"
-    if what.startswith(("Unclosed", "Unterminated")) or value[:1] in tuple("[{\"'"):
-        pair = {"[": "]", "{": "}"}.get(value[:1], value[:1])
-        if what.startswith("Unclosed inline"):
-            return (
-                "an inline table stands on one line, with commas between its keys and } at its end"
-            )
-        if value[:1] in ("[", "{"):
-            return f"put commas between the elements and {pair} at the end"
-        if "\\" in value:
-            return "write \\\\ for a backslash, or put the text into single quotes"
-        return f"end the text with {pair} on the same line"
+    if value[:1] in tuple("[{\"'"):
+        return _ending(what, value, statement[3][:3])
+    return _plain_value(statement[1], value)
+
+
+def _ending(what: str, value: str, opening: str) -> str:
+    """About an array, an inline table or a text that is not closed, or ill-formed inside."""
+    if opening in ('"""', "'''"):
+        return f"end the text with {opening}"
+    if what.startswith("Unclosed inline"):
+        return "an inline table stands on one line, with commas between its keys and } at its end"
+    if value[0] in "[{":
+        end = "]" if value[0] == "[" else "}"
+        return f"put commas between the elements and {end} at the end"
+    if "\\" in value:
+        return "write \\\\ for a backslash, or put the text into single quotes"
+    return f"end the text with {value[0]} on the same line"
+
+
+def _plain_value(key: str, value: str) -> str:
+    """About a number, a time, a word: what was probably meant."""
     if "=" in value:
         return "write one key = value on a line"
     clock = TIME.fullmatch(value)
@@ -119,4 +129,4 @@ def _advice(what: str, source: str) -> str:
         return "a decimal point stands between digits"
     if NUMBER_AND_MORE.fullmatch(value):
         return "write the number alone; `edge-app policy explain KEY` tells its unit"
-    return f'put text into quotes: {statement[1]} = "{value}"'
+    return f'put text into quotes: {key} = "{value}"'

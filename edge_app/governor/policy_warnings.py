@@ -10,6 +10,7 @@ from edge_app.governor.layers import Resolved
 from edge_app.governor.locator import Path as KeyPath
 from edge_app.governor.policy import Policy, zone_matches
 from edge_app.governor.policy_problems import Problem
+from edge_app.governor.toml_text import dotted
 from edge_app.sensors import Sample, Zone
 
 SHIPPED_LEVELS: Final = (2, 4, 6, 8)
@@ -82,18 +83,19 @@ def _levels(resolved: Resolved) -> list[Problem]:
     if start > levels.max_bits and _chosen(resolved, "confidence.start_bits"):
         what = f"{start} is above levels.max_bits = {levels.max_bits}: frames start at that"
         found.append(_warning(resolved, "confidence.start_bits", f"{what}; lower it or raise that"))
-    if start < levels.min_bits:
-        what = f"{start} is below levels.min_bits = {levels.min_bits}: frames start at that"
-        found.append(_warning(resolved, "confidence.start_bits", f"{what}; raise it or lower that"))
     escalates = policy.confidence.escalate_below > 0 and policy.confidence.max_per_s > 0
     if start < levels.max_bits and not escalates:
         name = "max_per_s" if policy.confidence.escalate_below > 0 else "escalate_below"
         what = f"0: no frame is run again, all stay at {start} bits; raise it, or start_bits"
         found.append(_warning(resolved, f"confidence.{name}", what))
-    for path, bits in _bits(policy):
-        if path[0] in ("battery", "failsafe") and bits < levels.min_bits:
-            what = f"{bits} is below levels.min_bits = {levels.min_bits}, which then runs"
-            found.append(_warning(resolved, path, f"{what}; lower that if you mean it"))
+    lower = [
+        f"{dotted(path)} = {bits}"
+        for path, bits in _bits(policy)
+        if path[0] != "levels" and bits < levels.min_bits
+    ]
+    if lower:
+        what = f"{levels.min_bits} runs also where less is asked for: {', '.join(lower)}"
+        found.append(_warning(resolved, "levels.min_bits", f"{what}; lower it, or raise those"))
     if policy.stability.raise_dwell_s < policy.stability.lower_dwell_s:
         what = (
             f"{policy.stability.raise_dwell_s:g} s is less than stability.lower_dwell_s: levels "

@@ -175,6 +175,12 @@ def test_what_is_there_and_cannot_be_read_is_a_mistake(machine: Machine) -> None
     ] * 2
 
 
+def test_a_directory_that_cannot_be_listed_is_a_mistake(tmp_path: Path) -> None:
+    impossible = tmp_path / ("x" * 300)
+    with pytest.raises(PolicyError, match="the directory cannot be listed: File name too long"):
+        resolve(environment={}, system=impossible)
+
+
 def test_load_policy_reads_no_machine_layers(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

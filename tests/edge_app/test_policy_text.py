@@ -18,7 +18,7 @@ from edge_app.errors import AppError
 from edge_app.governor import Policy, load_policy, presets
 from edge_app.governor import policy as policy_module
 from edge_app.governor.policy_keys import keys, value_of, values
-from edge_app.governor.policy_reference import MARK, reference, renewed
+from edge_app.governor.policy_reference import MARK, reference, renewed, rewrite
 from edge_app.governor.policy_schema import DIALECT, json_schema
 from edge_app.governor.policy_text import (
     WIDTH,
@@ -254,7 +254,11 @@ def test_the_reference_in_the_document_is_that_of_the_model() -> None:
 
 
 def test_the_document_is_renewed_in_place(tmp_path: Path) -> None:
-    assert renewed(f"# Guide\n{MARK}old") == f"# Guide\n{MARK}{reference()}"
+    path = tmp_path / "guide.md"
+    path.write_text(f"# Guide\n{MARK}old")
+    rewrite(path)
+    assert path.read_text() == f"# Guide\n{MARK}{reference()}"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["guide.md"]
     with pytest.raises(AppError, match="no line <!-- from the model -->"):
         renewed("# Guide\n")
 

@@ -133,7 +133,12 @@ def test_until_on_a_battery_of_unknown_size(tmp_path: Path) -> None:
     ("text", "key", "what"),
     [
         ("confidence.start_bits = 8\nlevels.max_bits = 6", "confidence.start_bits", "above levels"),
-        ("levels.min_bits = 4\nconfidence.start_bits = 2", "confidence.start_bits", "below levels"),
+        (
+            "levels.min_bits = 4\nconfidence.start_bits = 2\nbattery.tiers = []",
+            "levels.min_bits",
+            "4 runs also where less is asked for: confidence.start_bits = 2, "
+            "failsafe.lost_thermal_sensor_bits = 2; lower it",
+        ),
         ("levels.max_bits = 5", "levels.max_bits", "no shipped model has 5 bits; 4 run"),
         ("battery.tiers = [{below=9, max_bits=3}]", "battery.tiers.0.max_bits", "has 3 bits"),
         ("battery.reserve = 0.1", "battery.reserve", "0.1 means 0.1 %, not 10 %; write 10"),
@@ -150,23 +155,14 @@ def test_until_on_a_battery_of_unknown_size(tmp_path: Path) -> None:
             "stability.raise_dwell_s",
             "rise faster than they fall",
         ),
-        (
-            "levels.min_bits = 4\nconfidence.start_bits = 4\n"
-            "failsafe.lost_thermal_sensor_bits = 4\nbattery.tiers = [{below=9, max_bits=2}]",
-            "battery.tiers.0.max_bits",
-            "2 is below levels.min_bits = 4",
-        ),
+        ("levels.min_bits = 4", "levels.min_bits", "battery.tiers.2.max_bits = 2"),
     ],
 )
 def test_oddities_of_the_policy_itself(text: str, key: str, what: str, tmp_path: Path) -> None:
     policy = resolved(text, tmp_path)
-    found = [
-        problem
-        for problem in oddities(policy, None, NOON)
-        if problem.place == str(tmp_path / "policy.toml")
-    ]
-    (problem,) = found
-    assert problem.key == key and problem.position is not None
+    (problem,) = oddities(policy, None, NOON)
+    assert problem.place == str(tmp_path / "policy.toml") and problem.key == key
+    assert problem.position is not None
     assert what in problem.what and problem.severity == "warning"
 
 
