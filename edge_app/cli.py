@@ -155,6 +155,18 @@ def run(
             "--jsonl", metavar="PATH|-", help="One JSON object a frame, to a file or to stdout."
         ),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="MKV", help="The annotated video, with real times."),
+    ] = None,
+    save_crops: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-crops",
+            metavar="DIR",
+            help="What the model saw, sorted by its answer, one a second for each.",
+        ),
+    ] = None,
     target_fps: Annotated[
         float | None,
         typer.Option(
@@ -242,6 +254,8 @@ def run(
         settings=tuple(settings or ()),
         state=state,
         give_up=give_up,
+        save=save,
+        save_crops=save_crops,
         realtime=realtime,
     )
     raise typer.Exit(session.run(options))

@@ -54,6 +54,8 @@ class RunOptions:
     threads: int = 1
     memory: str = "normal"
     state: Path | None = None
+    save: Path | None = None
+    save_crops: Path | None = None
     give_up: float = 60.0
     realtime: bool = False
 
@@ -86,6 +88,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.pipeline import Pipeline, profile
     from edge_app.sinks.jsonl import JsonLines
     from edge_app.sinks.overlapped import Overlapped
+    from edge_app.sinks.pictures import CropSink, VideoSink
     from edge_app.sinks.statistics import Statistics
     from edge_app.why import WhyServer
 
@@ -103,6 +106,11 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         outputs.append(JsonLines(options.jsonl))
     _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
     _warn_of_unknown_classes(source.classes, model.labels)
+    if options.save is not None:
+        outputs.append(VideoSink(options.save))
+    if options.save_crops is not None:
+        height, width, _ = model.input_shape
+        outputs.append(CropSink(options.save_crops, height, width))
     outputs.append(_progress(options))
     overlapped = Overlapped(outputs, drop=source.live)
     about = {"model": Path(model.path).stem, "source": source.name, "policy": policy.name}
