@@ -143,7 +143,7 @@ class Arbiter:
         self._changed_at = self._allowed_since = now
         self._raised[self.point.cost] = now, self.held_by
         if self.rung == target:
-            self.held_by = reached
+            self._allowed_since, self.held_by = None, reached
 
     def _wait(self, target: int, now: float) -> float | None:
         """Seconds until the next rung may be climbed; None if ``target`` is not above."""
