@@ -155,6 +155,15 @@ def run(
             "--jsonl", metavar="PATH|-", help="One JSON object a frame, to a file or to stdout."
         ),
     ] = None,
+    jsonl_max_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--jsonl-max-mb",
+            min=0.001,
+            metavar="MB",
+            help="Start a new file after so many megabytes; PATH.1 to PATH.5 are kept.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="MKV", help="The annotated video, with real times."),
@@ -254,6 +263,7 @@ def run(
         settings=tuple(settings or ()),
         state=state,
         give_up=give_up,
+        jsonl_max_mb=jsonl_max_mb,
         save=save,
         save_crops=save_crops,
         realtime=realtime,
@@ -419,6 +429,19 @@ def plot(
     from edge_app.plotting import plot_run
 
     plot_run(records, output)
+
+
+@log.command()
+def summarize(
+    records: Annotated[
+        list[Path], typer.Argument(metavar="JSONL...", help="Written by run --jsonl, in order.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Frames, accuracy, latency, age and causes of a run."""
+    from edge_app.log_summary import summarize as summarize_log
+
+    summarize_log(records, json)
 
 
 def main() -> None:

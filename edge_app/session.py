@@ -54,6 +54,7 @@ class RunOptions:
     threads: int = 1
     memory: str = "normal"
     state: Path | None = None
+    jsonl_max_mb: float | None = None
     save: Path | None = None
     save_crops: Path | None = None
     give_up: float = 60.0
@@ -103,7 +104,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     statistics = Statistics(model.levels)
     outputs: list[Sink] = []
     if options.jsonl is not None:
-        outputs.append(JsonLines(options.jsonl))
+        outputs.append(JsonLines(options.jsonl, _bytes(options.jsonl_max_mb)))
     _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
     _warn_of_unknown_classes(source.classes, model.labels)
     if options.save is not None:
@@ -159,6 +160,10 @@ def open_frames(uri: str, options: RunOptions) -> Source:
     from edge_app.sources.prefetch import Prefetched
 
     return Prefetched(source)
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    return None if megabytes is None else int(megabytes * 1e6)
 
 
 def _store(options: RunOptions) -> StateFile | None:

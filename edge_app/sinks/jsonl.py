@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from edge_app.governor import Decision, Event
     from edge_app.sources import Frame
 
+KEPT = 5
+"""Files that are kept beside the newest where it is rotated."""
+
 
 class JsonLines:
     """Writes ``FrameRecord.to_json`` to a file, or to stdout for ``-``; flushed line by line.
 
-    An existing file is replaced. AppError (exit code 2) if it cannot be opened.
+    An existing file is replaced. ``largest``: bytes after which the file is set aside as ``NAME.1``,
+    the one before as ``NAME.2`` and so on up to ``KEPT``; None for one file without end. Lines are
+    never cut. AppError (exit code 2) if it cannot be opened.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, largest: int | None = None) -> None:
         self._name = "stdout" if target == "-" else target
         self._owned = target != "-"
+        self._largest = largest if self._owned else None
+        self._written = 0
+        self._path = Path(target).expanduser()
         try:
-            self._file: TextIO = (
-                Path(target).expanduser().open("w", encoding="utf-8") if self._owned else sys.stdout
-            )
+            self._file: TextIO = self._open() if self._owned else sys.stdout
         except OSError as error:
             raise AppError(
                 f"--jsonl {target}: {error.strerror}; give a file in a directory that exists and "
@@ -41,6 +47,11 @@ class JsonLines:
         # One write a line, so that a reader never sees half a record for long.
         line = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         try:
+            if self._largest is not None:
+                size = len(line.encode())
+                if self._written and self._written + size > self._largest:
+                    self._rotate()
+                self._written += size
             self._file.write(line)
             self._file.flush()
         except BrokenPipeError:
@@ -50,6 +61,18 @@ class JsonLines:
             raise AppError(
                 f"{self._name}: cannot write: {error.strerror}; the run ends here", EXIT_BUG
             ) from None
+
+    def _open(self) -> TextIO:
+        return self._path.open("w", encoding="utf-8")
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(KEPT - 1, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            if older.exists():
+                older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
+        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._file, self._written = self._open(), 0
 
     def _discard_stdout(self) -> None:
         # Python flushes stdout once more at exit, which would complain about the same pipe.

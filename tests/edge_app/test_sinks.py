@@ -251,6 +251,21 @@ def test_the_summary_counts_what_was_run_again() -> None:
     assert "higher level: 2 (66.7%), of which 50% gave the same answer" in text
 
 
+def test_records_go_to_a_new_file_by_size_and_no_line_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    sink = JsonLines(str(path), largest=2000)
+    for seq in range(100):
+        sink.frame(record(seq=seq), FRAME)
+    sink.close()
+    files = [path.with_name(f"run.jsonl.{number}") for number in range(5, 0, -1)] + [path]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    found = []
+    for file in files:
+        assert 0 < file.stat().st_size <= 2000
+        found += [json.loads(line)["seq"] for line in file.read_text().splitlines()]
+    assert found == list(range(found[0], 100)), "the newest, in order and without a gap"
+
+
 def test_the_summary_of_a_quiet_fixed_run() -> None:
     file = io.StringIO()
     print_summary(Statistics((2, 8)), 0.0, fixed=True, losses={}, file=file)
