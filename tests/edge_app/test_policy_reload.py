@@ -4,14 +4,18 @@ once."""
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.governor import PolicyError, Resolved, policy_file
 from edge_app.governor.layers import Sources, load
+from edge_app.governor.policy_text import differences
 from edge_app.governor.reload import PolicyWatcher, Rejected, Reloaded
 
 
@@ -184,6 +188,58 @@ def test_the_users_policy_comes_and_goes(setup: Setup) -> None:
     setup.user.unlink()
     outcome = setup.look()
     assert isinstance(outcome, Reloaded) and outcome.diff == ("battery.until: 18:00:00 -> none",)
+
+
+PLACES = ("policy.toml", "home/policy.toml", "policy.d/1.toml", "policy.d/2.toml")
+CONTENTS = (
+    None,  # no such file
+    "",
+    "thermal.control_c = 70\n",
+    "thermal.control_c = 71\n",
+    "levels.max_bits = 4\n",
+    "levels.max_bits = 2\nlevels.min_bits = 2\n",
+    "levels.min_bits = 4\n",
+    "levels.max_bits = 9\n",
+    "[thermal",
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PLACES), st.sampled_from(CONTENTS), st.booleans()), max_size=12
+    )
+)
+def test_the_newest_policy_in_order_counts_whatever_happens_to_the_files(
+    changes: list[tuple[str, str | None, bool]],
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        (root / "home").mkdir()
+        (root / "policy.d").mkdir()
+        setup = Setup(root)
+        for name, content, at_once in changes:
+            path = root / name
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif at_once:
+                in_place(path, content)
+            else:
+                renamed(path, content)
+            before = setup.watcher.current.policy
+            outcome = setup.look()
+            try:
+                expected = load(setup.sources).policy
+            except PolicyError as error:
+                assert outcome is None or (
+                    isinstance(outcome, Rejected) and outcome.error.message == error.message
+                )
+                assert setup.watcher.current.policy == before
+                continue
+            assert setup.watcher.current.policy == expected
+            assert (outcome is None) == (expected == before)
+            if isinstance(outcome, Reloaded):
+                assert outcome.policy == expected and outcome.diff == differences(before, expected)
 
 
 def test_force_reads_at_once_and_always_answers(setup: Setup) -> None:
