@@ -63,9 +63,9 @@ class ZoneTrack:
     _raw: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     _past: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOPE_SAMPLES))
 
-    def update(self, value: float, now: float) -> None:
+    def update(self, value: float, read_at: float, now: float) -> None:
         """Take in a sound value."""
-        step = now - self.last_ok
+        step = now - self._past[-1][0] if self._past else math.inf
         if step > GAP_S:
             self._raw.clear()
             self._past.clear()
@@ -80,7 +80,7 @@ class ZoneTrack:
         while now - self._past[0][0] > SLOPE_WINDOW_S:
             self._past.popleft()
         self.slope = _slope(self._past)
-        self.last_ok = now
+        self.last_ok = min(read_at, now)
 
     @property
     def trips(self) -> tuple[float | None, float | None]:
@@ -214,7 +214,7 @@ class ThermalTracker:
             return
         if track.problem:
             track.problem, track.stuck, track.healthy_since = "", False, now
-        track.update(value, now)
+        track.update(value, zone.reading.time, now)
 
     def _look(self, now: float) -> Sight:
         """Judge every zone; the worst decides.
