@@ -28,9 +28,11 @@ from edge_app.governor.policy_file import (
 from edge_app.governor.policy_keys import values
 from edge_app.governor.policy_problems import Layer, PolicyError, Problem, explain
 from edge_app.governor.policy_rules import Contradiction, contradictions
+from edge_app.governor.toml_text import dotted
 
 SYSTEM_DIRECTORY: Final = Path("/etc/edge-app/policy.d")
 SETTLED_NS: Final = 50_000_000
+"""Longer than any file system's clock takes from one tick to the next."""
 
 Stamp = tuple[int, ...] | None
 """What changes whenever a file or directory does; None if there is none."""
@@ -97,11 +99,9 @@ class Resolved:
 
     def problem(self, path: KeyPath, what: str, severity: Literal["error", "warning"]) -> Problem:
         """Something about a value, at the place where it was given."""
-        name = ".".join(part for part in path if isinstance(part, str))
-        words = path if not any(isinstance(part, int) for part in path) else path[:2]
-        layer = self.layer_of(".".join(str(part) for part in words))
+        layer = self.layer_of(dotted(_replaced(path)))
         if layer is None:
-            return Problem("default", what, name, severity=severity)
+            return Problem("default", what, dotted(path), severity=severity)
         return layer.problem(path, what, severity)
 
 
@@ -169,13 +169,15 @@ def _validated(layers: list[Layer], problems: list[Problem]) -> Policy | None:
 
     Each layer is checked alone, too: a mistake is one also where a stronger layer hides it.
     """
+    unread = any(problem.place != "--set" for problem in problems)
     for layer in layers:
         problems += [layer.problem(path, what) for path, what in _mistakes(layer.values).items()]
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer.values)
-    for contradiction in contradictions(merged, _mistakes(merged)):
-        problems.append(_blame(layers, contradiction))
+    # What a file says that cannot be read might be just what makes two keys go together.
+    found = [] if unread else contradictions(merged, _mistakes(merged))
+    problems += [_blame(layers, contradiction) for contradiction in found]
     if problems:
         order = {layer.place: index for index, layer in enumerate(layers)}
         problems.sort(key=lambda problem: _rank(problem, order))
@@ -215,14 +217,19 @@ def _blame(layers: list[Layer], contradiction: Contradiction) -> Problem:
     """The problem, at the key that was changed last: the other was there before."""
 
     def changed(path: KeyPath) -> int:
-        # An array is replaced as a whole: its elements are where it is.
-        whole = path[: next((i for i, key in enumerate(path) if isinstance(key, int)), len(path))]
-        return max((index for index, layer in enumerate(layers) if layer.has(whole)), default=-1)
+        giving = [index for index, layer in enumerate(layers) if layer.has(_replaced(path))]
+        return max(giving, default=-1)
 
     path, must = contradiction.second, contradiction.second_must
     if changed(contradiction.first) > changed(contradiction.second):
         path, must = contradiction.first, contradiction.first_must
     return layers[changed(path)].problem(path, must)
+
+
+def _replaced(path: KeyPath) -> KeyPath:
+    """What is replaced when a layer gives this key: of an element its whole array."""
+    indices = [index for index, key in enumerate(path) if isinstance(key, int)]
+    return path[: indices[0]] if indices else path
 
 
 def _stamp(path: Path) -> Stamp:

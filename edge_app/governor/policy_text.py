@@ -40,18 +40,14 @@ WORTH_CHANGING: Final = frozenset(
 """What depends on the device's place and purpose; the rest is right for nearly all."""
 
 
-def render(
-    policy: Policy,
-    comment: Callable[[str], str] | None = None,
-    wanted: Callable[[str], bool] = lambda name: True,
-) -> str:
+def render(policy: Policy, comment: Callable[[str], str] | None = None) -> str:
     """A policy as TOML that gives the same policy again, with ``comment(dotted key)`` behind each
-    value, and only with the keys that are ``wanted``."""
+    value."""
     lines: list[tuple[str, str]] = []
     table = ""
     for name, key in values().items():
         value = value_of(policy, name)
-        if value is None or not wanted(name):
+        if value is None:
             continue
         if key.table != table:
             table = key.table

@@ -158,6 +158,14 @@ def test_the_layer_that_came_last_is_to_blame_for_a_contradiction(machine: Machi
     assert (problem.place, problem.key) == (str(machine.file), "thermal.on_c")
 
 
+def test_no_contradiction_is_made_up_of_a_layer_that_cannot_be_read(machine: Machine) -> None:
+    # With the preset that was meant, 60 °C is well above its thermal.on_c.
+    with pytest.raises(PolicyError) as caught:
+        machine.resolve("thermal.control_c=60", preset="coolst")
+    (problem,) = caught.value.problems
+    assert problem.what == 'there is no such preset; did you mean "coolest"?'
+
+
 def test_what_is_not_there_is_no_layer(machine: Machine) -> None:
     assert machine.resolve().policy == Policy(name="balanced")
     # A file in the place of the directory, or no home at all: as if there were nothing.
