@@ -23,8 +23,8 @@ class Decision:
     frames), ``rung`` their place in the ladder; below full frame rate there are several rungs of
     the same bits. ``changed``: whether bits or rate differ from those before, ``previous_bits``.
     ``cause``: the cap that binds or, while and when the level rises, the one that had held it down;
-    ``none`` if nothing does. ``caps``: bits allowed by each cap, ``reasons``: why it allows so many. ``next_raise_s``: when the next
-    rung is climbed if nothing changes; None if none will be.
+    ``none`` if nothing does. ``caps``: bits allowed by each cap, ``reasons``: why it allows so
+    many. ``next_raise_s``: when the next rung is climbed if nothing changes; None if none will be.
 
     ``temperature_c`` and ``forecast_c``: of the zone nearest to its limit, None while blind.
     ``slowdown``: how many times its profile a frame takes. ``battery_end_s``: seconds until the
