@@ -17,6 +17,7 @@ from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
 from edge_app.recordings import find_trace, open_recording
 from edge_app.sensors import Quality, SysfsSensors
 from edge_app.sensors import recording as recording_module
+from edge_app.sensors.listing import ObservedRoot
 from edge_app.sensors.recorder import RESCAN_S, Recorded, record
 from edge_app.sensors.recording import FORMAT, RecordedRoot, RecordedSensors, load_recording
 from edge_app.sensors.root import Attribute, SysRoot
@@ -380,6 +381,41 @@ def test_only_what_is_watched_is_recorded(tmp_path: Path) -> None:
     ]
 
 
+def test_containers_are_recorded_without_their_names(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path / "root",
+        {
+            "proc/stat": "cpu 1 2 3 4",
+            "run/.containerenv": 'name="anna"\nid="31337"',
+            ".dockerenv": "",
+        },
+    )
+    path, _ = recorded(tmp_path, ManualClock(), SysRoot(root), 0.0, "x.jsonl")
+    assert "anna" not in path.read_text() and "31337" not in path.read_text()
+    recording = load_recording(path)
+    assert recording.read("run/.containerenv", 0.0) == recording.read(".dockerenv", 0.0)
+    assert recording.read(".dockerenv", 0.0) == Attribute("")
+
+
+def test_drives_are_let_sleep(tmp_path: Path) -> None:
+    clock = ManualClock()
+    chips = "sys/class/hwmon"
+    values = {
+        f"{chips}/hwmon0/name": {0.0: "drivetemp"},
+        f"{chips}/hwmon0/temp1_input": {0.0: "31000"},
+        f"{chips}/hwmon1/name": {0.0: "coretemp"},
+        f"{chips}/hwmon1/temp1_input": {0.0: "52000"},
+    }
+    root = ObservedRoot(Changing(clock, values))
+    path, _ = recorded(tmp_path, clock, root, 2 * RESCAN_S)
+    assert f"{chips}/hwmon0/temp1_input" not in root.seen
+    assert load_recording(path).paths == [
+        f"{chips}/hwmon0/name",
+        f"{chips}/hwmon1/name",
+        f"{chips}/hwmon1/temp1_input",
+    ]
+
+
 def test_hardware_addresses_are_replaced(tmp_path: Path) -> None:
     clock = ManualClock()
     supplies = "sys/class/power_supply"
@@ -441,6 +477,9 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
         path, _ = recorded(tmp_path, clock, root, 4.0, name)
         lines.append(path.read_text().splitlines()[1:])
     assert lines[0] == lines[1]
+    packed, _ = recorded(tmp_path, ManualClock(), SysRoot(tmp_path), 0.0)
+    flags_and_time = packed.read_bytes()[3:8]
+    assert flags_and_time == bytes(5), "neither the file's name nor when it was compressed"
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_list_for_people(here: Any) -> None:
     assert re.search(r"battery charge +67\.\d % +ok +sys/class/power_supply/BAT0", result.stdout)
     assert "hidpp" not in result.stdout, "a mouse does not power the machine"
     assert re.search(r"cooling/Processor x8 +0 of 10 +ok", result.stdout)
+    assert re.search(r"cooling/intel_powerclamp +0 of 100 +ok", result.stdout), "it says -1"
     assert "and 7 more like it" in result.stdout
     assert re.search(r"battery/BAT0 +95\.0 % .*\n +battery/BAT1 +57\.0 %", result.stdout)
 
