@@ -451,7 +451,7 @@ def test_fail_safe_is_the_lowest_rung_and_stays_it() -> None:
 
 def test_decision_as_json() -> None:
     governor = make_governor()
-    decision = governor.step(replace(make_sample(1.0004, 71.234, 0.35), wall=NOON))
+    decision = governor.step(replace(make_sample(1.0004, 66.234, 0.35), wall=NOON))
     shown = decision.to_json()
     assert list(shown) == [
         "t",
@@ -476,14 +476,14 @@ def test_decision_as_json() -> None:
         "events",
     ]
     assert shown["t"] == 1.0 and shown["bits"] == 6 and shown["fps"] == 30.0 and shown["rung"] == 4
-    assert shown["cause"] == "battery" and shown["temperature_c"] == 71.23
+    assert shown["cause"] == "battery" and shown["temperature_c"] == 66.23
     assert shown["caps"] == decision.caps and shown["why"] == decision.why
     assert list(decision.reasons) == list(decision.caps) == list(shown["reasons"])
     assert decision.reasons["battery"] == decision.why
     assert decision.reasons["policy"] == "policy balanced allows no more"
     assert shown["changed"] is False and shown["previous_bits"] == 6 and shown["paused"] is False
     assert shown["next_raise_s"] is None and shown["slowdown"] == 1.0
-    assert shown["forecast_c"] == 71.23 and shown["battery"] == 0.35
+    assert shown["forecast_c"] == 66.23 and shown["battery"] == 0.35
     assert shown["distrusted"] == [] and shown["events"] == []
 
 
