@@ -87,7 +87,7 @@ def plot_run(records: Path, output: Path) -> None:
     cannot be written.
     """
     series = read_records(records)
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(
         3, 1, sharex=True, figsize=(9, 6.5), height_ratios=(2, 2, 1.5), layout="constrained"
     )
@@ -97,7 +97,7 @@ def plot_run(records: Path, output: Path) -> None:
     _draw_sensors(axes[1], times, series)
     _draw_accuracy(axes[2], times, series)
     axes[-1].set_xlabel(f"time of the sensors in {unit}")
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def plot_benchmark(report: dict[str, Any], output: Path) -> None:
@@ -107,7 +107,7 @@ def plot_benchmark(report: dict[str, Any], output: Path) -> None:
     2) if matplotlib is missing or ``output`` cannot be written.
     """
     networks = report["networks"]
-    figure, axes = _pyplot().subplots(
+    figure, axes = load_pyplot().subplots(
         1, len(networks), squeeze=False, figsize=(1 + 3.5 * len(networks), 4), layout="constrained"
     )
     for panel, network in zip(axes[0], networks, strict=True):
@@ -121,10 +121,10 @@ def plot_benchmark(report: dict[str, Any], output: Path) -> None:
         panel.set_title("{network} at {input[1]}x{input[0]}".format(**network))
     axes[0][0].set_ylabel("time of one image in ms")
     figure.suptitle(f"{report['cpu']}, {report['threads']} thread(s), {report['created'][:10]}")
-    _save(figure, output)
+    save_figure(figure, output)
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
     """matplotlib without a display; AppError where it is not installed."""
     try:
         import matplotlib
@@ -139,13 +139,14 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, output: Path) -> None:
+def save_figure(figure: Any, output: Path) -> None:
+    """Write a picture and let go of it; AppError (exit code 2) if it cannot be written."""
     try:
         figure.savefig(output, dpi=130)
     except (OSError, ValueError) as error:
         raise AppError(f"{output}: cannot be written: {error}", EXIT_USAGE) from None
     finally:
-        _pyplot().close(figure)
+        load_pyplot().close(figure)
 
 
 def stretches(series: Series) -> list[tuple[int, int, int, str]]:

@@ -10,10 +10,11 @@ import pytest
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor import Decision, Governor, load_policy, simulate
+from edge_app.governor import Decision, Governor, load_policy
+from edge_app.governor.simulation import traces
 from edge_app.sensors import Quality, TraceSensors
 
-SHIPPED = Path(simulate.__file__).parent.parent / "assets" / "traces"
+SHIPPED = Path(traces.__file__).parent.parent.parent / "assets" / "traces"
 HEADER = {"trace": "edge-app/sensors/1", "made_by": "a test", "note": "written by hand"}
 
 
@@ -160,18 +161,20 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_shipped_traces_are_what_the_simulation_makes(tmp_path: Path) -> None:
-    paths = simulate.write_traces(tmp_path)
+    paths = traces.write_traces(tmp_path)
     assert {path.name for path in paths} == {path.name for path in SHIPPED.glob("*.jsonl")}
     for path in paths:
         assert path.read_bytes() == (SHIPPED / path.name).read_bytes(), (
-            "run python -m edge_app.governor.simulate"
+            "run python -m edge_app.governor.simulation.traces"
         )
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_shipped_traces_say_that_they_are_simulated(path: Path) -> None:
     header = TraceSensors(path, ManualClock()).header
-    assert "simulated" in header["note"] and header["made_by"] == "edge_app.governor.simulate"
+    assert (
+        "simulated" in header["note"] and header["made_by"] == "edge_app.governor.simulation.traces"
+    )
 
 
 @pytest.mark.parametrize("period_s", [1.0, 2.5])

@@ -1,6 +1,6 @@
 """Makes the sensor traces that come with the package: simulated, and they say so.
 
-    python -m edge_app.governor.simulate [DIRECTORY]
+    python -m edge_app.governor.simulation.traces [DIRECTORY]
 
 One thermal node, C dT/dt = P - (T - T_ambient)/R, in steps of a tenth of a second, and
 a battery of constant capacity. The numbers are plausible for a small handheld board without a
@@ -23,7 +23,7 @@ from typing import Any
 
 from edge_app.sensors.trace import TRACE_FORMAT
 
-MADE_BY = "edge_app.governor.simulate"
+MADE_BY = "edge_app.governor.simulation.traces"
 ROW_S = 5
 STEPS_PER_S = 10
 
@@ -201,8 +201,8 @@ def write_traces(directory: Path) -> list[Path]:
 
 
 def main() -> None:
-    shipped = Path(__file__).resolve().parent.parent / "assets" / "traces"
-    parser = argparse.ArgumentParser(prog="python -m edge_app.governor.simulate")
+    shipped = Path(__file__).resolve().parent.parent.parent / "assets" / "traces"
+    parser = argparse.ArgumentParser(prog="python -m edge_app.governor.simulation.traces")
     parser.add_argument("directory", nargs="?", type=Path, default=shipped, help="where to write")
     for path in write_traces(parser.parse_args().directory):
         print(path)
