@@ -235,6 +235,16 @@ def test_explain_does_not_need_a_policy_that_is_in_order(policy: Command, user_f
 # simulate and help ----------------------------------------------------------------------------
 
 
+def test_simulate_hands_its_options_on(policy: Command, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    options = ("--device", "pi5-passive", "--hours", 0.05, "--no-baselines", "--json", numbers)
+    result = policy("simulate", *options, "--policy", "coolest", "--policy", "fastest")
+    assert result.returncode == EXIT_OK, result.stderr
+    assert len(json.loads(numbers.read_text())["runs"]) == 2
+    result = policy("simulate", "--device", "toaster")
+    assert result.returncode == EXIT_USAGE and "toaster" in result.stderr
+
+
 def test_help_of_every_command(policy: Command) -> None:
     names = ("init", "check", "show", "diff", "schema", "explain", "simulate")
     shown = policy("--help").stdout
