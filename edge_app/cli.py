@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edge_app.commands import model as model_commands
 from edge_app.commands import policy as policy_commands
 from edge_app.commands import sensors
 from edge_app.errors import EXIT_INTERRUPTED, AppError
@@ -72,6 +73,7 @@ app = typer.Typer(
 log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with recorded runs.")
 app.add_typer(log, name="log")
 app.add_typer(policy_commands.app, name="policy")
+app.add_typer(model_commands.app, name="model")
 app.add_typer(sensors.app, name="sensors")
 
 

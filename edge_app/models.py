@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge_app.errors import EXIT_MODEL, EXIT_USAGE, AppError
 
 if TYPE_CHECKING:
+    from edge_app.store import Store
     from native_ops import Program
 
 SUFFIX = ".pte"
@@ -20,20 +21,24 @@ def models_directory() -> Path:
     return Path(str(resources.files("edge_app"))) / "assets" / "models"
 
 
-def installed(directory: Path | None = None) -> dict[str, Path]:
-    """Names of the installed models with their files, sorted by name."""
+def installed(directory: Path | None = None, store: Store | None = None) -> dict[str, Path]:
+    """Names of the models that can be run with their files, sorted by name: those that come with the
+    package, and those of this device's store, which come before the former."""
+    from edge_app.store import Store, default_store
+
     directory = models_directory() if directory is None else directory
-    found = sorted(directory.glob(f"*{SUFFIX}"), key=lambda path: path.stem)
-    return {path.stem: path for path in found}
+    found = {path.stem: path for path in directory.glob(f"*{SUFFIX}")}
+    found |= (Store(default_store()) if store is None else store).currents()
+    return dict(sorted(found.items()))
 
 
-def find(name: str, directory: Path | None = None) -> Path:
+def find(name: str, directory: Path | None = None, store: Store | None = None) -> Path:
     """The file of the model that ``name`` means.
 
     An installed model's name, the beginning of exactly one name, or a path (anything with a
     slash or with the suffix .pte). AppError with exit code 5 says what there is instead.
     """
-    known = installed(directory)
+    known = installed(directory, store)
     if name in known:
         return known[name]
     if "/" in name or name.endswith(SUFFIX):
