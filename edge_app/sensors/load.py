@@ -21,7 +21,8 @@ PRESSURE = "proc/pressure/cpu"
 MEMBERSHIP = "proc/self/cgroup"
 CGROUPS = "sys/fs/cgroup"
 
-CPU_LINE = re.compile(r"^cpu +(\d+ +\d+ +\d+ +\d+[ \d]*)$", re.MULTILINE)
+CPU_LINE = re.compile(r"^cpu +(\d{1,20}(?: +\d{1,20}){3,9}) *$", re.MULTILINE)
+"""The kernel counts with 64 bits; more digits than that are no count."""
 TICKS_PER_S = 100
 """USER_HZ, the same on every architecture that Linux has today (proc(5))."""
 AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
@@ -183,9 +184,9 @@ def _group(root: Root) -> str | None:
     In a container the hierarchy starts at our own group, and the path is `/`.
     """
     text = root.read(MEMBERSHIP).text
-    if text is None:
-        return CGROUPS
-    match = re.search(r"^0::/(.*)$", text, re.MULTILINE)
+    match = re.search(r"^0::/(.*)$", text or "0::/", re.MULTILINE)
     if match is None or ".." in match[1]:
         return None
-    return f"{CGROUPS}/{match[1]}".rstrip("/")
+    group = f"{CGROUPS}/{match[1]}".rstrip("/")
+    # A container may see its path in the host's hierarchy, but only its own part of that.
+    return group if root.entries(group) else CGROUPS

@@ -19,6 +19,21 @@ from edge_app.sensors.types import Quality, Sample, SensorStatus
 from edge_app.sensors.validators import Smoothed
 
 
+class _Readers:
+    """One reader for each kind of sensor. Making them reads files already."""
+
+    def __init__(self, files: Root, clock: Clock) -> None:
+        self.zones = ThermalZones(files)
+        self.hwmon = HwmonChips(files)
+        self.temperatures = HwmonTemperatures(files)
+        self.throttle = Throttle(files)
+        self.power = PowerSupply(files)
+        self.energy = EnergyMeter(files, clock)
+        self.cpu = CpuLoad(files)
+        self.limit = FrequencyLimit(files)
+        self.smoothed = Smoothed()
+
+
 class SysfsSensors:
     """Samples from the files below ``root`` (``Path("/")``, a copy of /sys and /proc, or any
     other ``Root``).
@@ -28,38 +43,31 @@ class SysfsSensors:
     """
 
     def __init__(self, root: Path | Root, clock: Clock) -> None:
-        files: Root = SysRoot(root) if isinstance(root, Path) else root
         self._clock = clock
-        self._files = files
-        self._zones = ThermalZones(files)
-        self._hwmon = HwmonChips(files)
-        self._chips = HwmonTemperatures(files)
-        self._throttle = Throttle(files)
-        self._power = PowerSupply(files)
-        self._energy = EnergyMeter(files, clock)
-        self._cpu = CpuLoad(files)
-        self._limit = FrequencyLimit(files)
-        self._smoothed = Smoothed()
+        self._files: Root = SysRoot(root) if isinstance(root, Path) else root
+        self._readers: _Readers | None = None
         self._newest: tuple[Sample, Load] | None = None
 
     def sample(self) -> Sample:
+        # Not before: only whoever asks for samples is prepared for files that hang.
+        readers = self._readers = self._readers or _Readers(self._files, self._clock)
         time = self._clock.now()
-        load = self._cpu.read(time)
-        smoothed = self._smoothed.update(load.busy, time)
-        zones = self._zones.read(time, smoothed)
-        chips = self._hwmon.scan()
-        throttling = self._throttle.read(time, chips)
-        battery = self._power.read(time)
+        load = readers.cpu.read(time)
+        smoothed = readers.smoothed.update(load.busy, time)
+        zones = readers.zones.read(time, smoothed)
+        chips = readers.hwmon.scan()
+        throttling = readers.throttle.read(time, chips)
+        battery = readers.power.read(time)
         sample = Sample(
             time=time,
-            zones=zones + self._chips.read(time, smoothed, chips, zones),
+            zones=zones + readers.temperatures.read(time, smoothed, chips, zones),
             battery=battery,
             throttled=throttling.throttled,
             under_voltage=throttling.under_voltage,
             other_load=load.other,
             cpu_pressure=load.pressure,
-            cpu_limit=self._limit.read(time),
-            power=self._energy.reading(self._energy.read(chips, battery), time),
+            cpu_limit=readers.limit.read(time),
+            power=readers.energy.reading(readers.energy.read(chips, battery), time),
             wall=datetime.now().astimezone() if self._files.is_this_machine else None,
         )
         self._newest = sample, load
@@ -68,18 +76,17 @@ class SysfsSensors:
     def describe(self) -> list[SensorStatus]:
         if self._newest is None:
             self.sample()
-        assert self._newest is not None
-        sample, load = self._newest
-        temperatures = self._zones.describe(sample.zones) + self._chips.describe(sample.zones)
-        if not sample.zones:
-            temperatures.insert(0, self._no_zone())
+        assert self._newest is not None and self._readers is not None
+        (sample, load), readers = self._newest, self._readers
         return [
-            *temperatures,
-            *self._throttle.describe(sample.throttled),
-            self._limit.describe(sample.cpu_limit),
-            *self._power.describe(sample.battery),
-            self._energy.describe(),
-            *self._cpu.describe(load),
+            *([] if sample.zones else [self._no_zone()]),
+            *readers.zones.describe(sample.zones),
+            *readers.temperatures.describe(sample.zones),
+            *readers.throttle.describe(sample.throttled),
+            readers.limit.describe(sample.cpu_limit),
+            *readers.power.describe(sample.battery),
+            readers.energy.describe(),
+            *readers.cpu.describe(load),
         ]
 
     def busy_with(self) -> str:

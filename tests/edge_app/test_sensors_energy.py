@@ -95,6 +95,13 @@ def test_counter_that_suspend_set_back_is_no_wrap() -> None:
     assert meter.after(1.0, energy_uj="3100000") == (pytest.approx(8.0), pytest.approx(3.0))
 
 
+def test_fast_counter_is_believed_up_to_a_kilowatt() -> None:
+    meter = Meter(PACKAGE)
+    meter.after(0.0)
+    assert meter.after(4.0, energy_uj="3601000000") == (pytest.approx(3600.0), pytest.approx(900.0))
+    assert meter.after(4.0, energy_uj="8001000000")[0] == pytest.approx(3600.0)
+
+
 def test_after_a_long_gap_nobody_knows_how_often_it_wrapped() -> None:
     meter = Meter(PACKAGE)
     meter.after(0.0)
