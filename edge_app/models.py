@@ -32,6 +32,19 @@ def installed(directory: Path | None = None, store: Store | None = None) -> dict
     return dict(sorted(found.items()))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether it came with the package."""
+    return path.resolve().parent == models_directory().resolve()
+
+
+def in_store(path: Path) -> str | None:
+    """The name that means the model file ``path`` in this device's store, None if none does."""
+    from edge_app.store import Store, default_store
+
+    names = (name for name, file in Store(default_store()).currents().items() if file == path)
+    return next(names, None)
+
+
 def find(name: str, directory: Path | None = None, store: Store | None = None) -> Path:
     """The file of the model that ``name`` means.
 

@@ -156,6 +156,11 @@ class Pipeline:
         """Pass on to the sinks what people should know of."""
         self._news.put(event)
 
+    def switch(self, model: Model, branches: dict[int, tuple[int, ...]]) -> None:
+        """Go on with another model from the next frame. Only from the thread that calls ``run``."""
+        self._model, self._branches = model, branches
+        self._classes = {label: index for index, label in enumerate(model.labels)}
+
     def run(self) -> None:
         """Until the source ends, a limit is reached, a stop is requested or nobody listens.
 

@@ -16,10 +16,12 @@ from edge_app.sources import TEST_DIGITS, Source, open_source
 
 if TYPE_CHECKING:
     from edge_app.clock import RealClock
-    from edge_app.governor import Policy, Resolved
-    from edge_app.pipeline import Limits
+    from edge_app.governor import Governor, Policy, Resolved
+    from edge_app.pipeline import Limits, Pipeline
     from edge_app.sensors import SensorSource
     from edge_app.sinks import Sink
+    from edge_app.sinks.overlapped import Overlapped
+    from edge_app.sinks.statistics import Statistics
     from edge_app.state_file import StateFile
     from native_ops import Program
 
@@ -85,16 +87,13 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     resources.callback(source.close)
 
     from edge_app.journal import Journal
-    from edge_app.models import branches_of, open_model
+    from edge_app.models import branches_of
     from edge_app.pipeline import Pipeline, profile
-    from edge_app.sinks.jsonl import JsonLines
     from edge_app.sinks.overlapped import Overlapped
-    from edge_app.sinks.pictures import CropSink, VideoSink
     from edge_app.sinks.statistics import Statistics
     from edge_app.why import WhyServer
 
-    name = options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL)
-    model = open_model(name, options.threads, options.memory)
+    model, installed = open_chosen_model(options, uri)
     resources.callback(model.close)
     limits = _limits(options, model, policy)
     governor = Governor(policy, model.levels, profile(model), clock)
@@ -102,18 +101,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if store is not None:
         governor.restore(store.load())
     statistics = Statistics(model.levels)
-    outputs: list[Sink] = []
-    if options.jsonl is not None:
-        outputs.append(JsonLines(options.jsonl, _bytes(options.jsonl_max_mb)))
-    _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
-    _warn_of_unknown_classes(source.classes, model.labels)
-    if options.save is not None:
-        outputs.append(VideoSink(options.save))
-    if options.save_crops is not None:
-        height, width, _ = model.input_shape
-        outputs.append(CropSink(options.save_crops, height, width))
-    outputs.append(_progress(options))
-    overlapped = Overlapped(outputs, drop=source.live)
+    overlapped = Overlapped(_outputs(options, source, model), drop=source.live)
     about = {"model": Path(model.path).stem, "source": source.name, "policy": policy.name}
     journal = Journal(about)
     why = WhyServer(journal.to_json)
@@ -121,8 +109,9 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if why.problem:
         _say(f"edge-app why cannot ask this process: {why.problem}")
     sinks: list[Sink] = [statistics, journal.sink(stop), overlapped]
-
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
+    if installed is not None:
+        sinks.append(_follower(installed, model, options, pipeline, governor, resources))
     loop = GovernorLoop(
         governor,
         sensors,
@@ -140,14 +129,88 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         completed = True
     finally:
         loop.stop()
-        for sink in sinks:
-            sink.close()
-        if completed or statistics.frames:
-            from edge_app.sinks.summary import print_summary
-
-            losses = pipeline.losses() + Counter(output=overlapped.lost)
-            print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None, losses)
+        with contextlib.ExitStack() as closing:
+            # First in, last out: the summary is printed even if a sink fails in its last write.
+            if completed or statistics.frames:
+                closing.callback(_summarize, statistics, pipeline, overlapped, limits)
+            for sink in sinks:
+                closing.callback(sink.close)
     return stop.exit_code
+
+
+def _summarize(
+    statistics: Statistics, pipeline: Pipeline, overlapped: Overlapped, limits: Limits
+) -> None:
+    from edge_app.sinks.summary import print_summary
+
+    losses = pipeline.losses() + Counter(output=overlapped.lost)
+    print_summary(statistics, pipeline.seconds, limits.fixed_bits is not None, losses)
+
+
+def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | None]:
+    """The model to run, and its name in this device's store if it comes from there."""
+    from edge_app.models import find, in_store, is_shipped, open_model
+    from edge_app.store import Store, default_store
+
+    name = options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL)
+    installed = in_store(find(name))
+    if installed is not None:
+        rolled_back = Store(default_store()).started(installed)
+        if rolled_back:
+            _say(rolled_back)
+    path = find(name)
+    if installed is None and not is_shipped(path):
+        _say(f"{path} is not signed; run it only if you trust where it comes from")
+    return open_model(str(path), options.threads, options.memory), installed
+
+
+def _follower(
+    name: str,
+    model: Program,
+    options: RunOptions,
+    pipeline: Pipeline,
+    governor: Governor,
+    resources: contextlib.ExitStack,
+) -> Sink:
+    """What switches to another version of an installed model while it runs."""
+    from edge_app.governor import Event
+    from edge_app.models import branches_of
+    from edge_app.pipeline import profile
+    from edge_app.store import Store, default_store
+    from edge_app.store.follow import Follower
+
+    def switch(program: Program) -> str:
+        resources.callback(program.close)
+        if program.levels != model.levels:
+            return "it has other levels; start edge-app again to use it"
+        governor.replace_profile(profile(program))
+        pipeline.switch(program, branches_of(program))
+        return ""
+
+    def say(kind: str, text: str) -> None:
+        pipeline.noticed(Event(kind, text))
+
+    memory = options.threads, options.memory
+    return Follower(Store(default_store()), name, Path(model.path), memory, switch, say)
+
+
+def _outputs(options: RunOptions, source: Source, model: Program) -> list[Sink]:
+    """Everything that the user asked to have written or shown."""
+    from edge_app.sinks.jsonl import JsonLines
+    from edge_app.sinks.pictures import CropSink, VideoSink
+
+    outputs: list[Sink] = []
+    if options.jsonl is not None:
+        outputs.append(JsonLines(options.jsonl, _bytes(options.jsonl_max_mb)))
+    if options.save is not None:
+        outputs.append(VideoSink(options.save))
+    if options.save_crops is not None:
+        height, width, _ = model.input_shape
+        outputs.append(CropSink(options.save_crops, height, width))
+    _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
+    _warn_of_unknown_classes(source.classes, model.labels)
+    outputs.append(_progress(options))
+    return outputs
 
 
 def open_frames(uri: str, options: RunOptions) -> Source:
