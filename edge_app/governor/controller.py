@@ -13,13 +13,14 @@ from typing import Any
 from edge_app.clock import Clock
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor.arbiter import Arbiter
-from edge_app.governor.backdown import Backdown
 from edge_app.governor.battery import BatteryTracker
 from edge_app.governor.caps import Cap, deadline_cap, failsafe_cap, thermal_cap
 from edge_app.governor.decision import Decision, Event
-from edge_app.governor.energy import Profile
+from edge_app.governor.demand import Escalation
+from edge_app.governor.energy import Profile, Usage
 from edge_app.governor.hidden import Evidence, HiddenThrottle
 from edge_app.governor.ladder import Ladder, Rung, build_ladder
+from edge_app.governor.load import LOAD_MAX_AGE_S, LoadCap, others_percent
 from edge_app.governor.policy import Policy
 from edge_app.governor.slowdown import Slowdown
 from edge_app.governor.state import SCHEMA, finite, table
@@ -28,7 +29,6 @@ from edge_app.governor.wallclock import WallClock
 from edge_app.sensors import Sample
 from edge_app.sensors.validators import Smoothed
 
-LOAD_MAX_AGE_S = 10.0
 FRAMES_MAX_AGE_S = 10.0
 """Without a frame for so long, how slow frames are is not known."""
 
@@ -61,17 +61,20 @@ class Governor:
         self._profile = self._costs(policy)
         self._seconds = {bits: taken for bits, taken in self._profile.seconds.items() if taken > 0}
         self._slowdown = Slowdown()
-        self._frames = self._frames_before = 0
+        self._usage = Usage(self._profile)
+        self._escalation = Escalation(policy, self._profile, clock.now())
+        self._again = False
         self._frames_at = -math.inf
         self._thermal = ThermalTracker(policy)
         self._battery = BatteryTracker(policy, self.ladder, self._profile)
         self._throttle = HiddenThrottle(policy, self.ladder.top)
-        self._load = Backdown(self.ladder.top, self.ladder.full, policy.load.step_s)
+        self._load = LoadCap(policy, self.ladder)
         self._effort = Smoothed()
         self._wall = WallClock()
         self._arbiter = Arbiter(self.ladder, policy.stability, self._limited)
         self._time: float | None = None
         self._next_policy: Policy | None = None
+        self._next_profile: Profile | Mapping[int, float] | None = None
         self._publish()
 
     # What the frame path uses ------------------------------------------------------------------
@@ -98,15 +101,22 @@ class Governor:
 
     def observe_latency(self, bits: int, seconds: float) -> None:
         """One inference at ``bits`` took ``seconds``."""
+        again, self._again = self._again, False
+        self._usage.add(bits, again)
         profiled = self._seconds.get(bits)
         if profiled is not None:
             self._slowdown.observe(seconds / profiled)
-            self._frames += 1
 
     def escalate(self, bits: int, margin: float) -> int | None:
         """Bits at which to run again a frame whose two highest probabilities were ``margin`` apart
         at ``bits``; the budget is charged for it. None: keep the result."""
-        return None
+        now, slowdown = self._clock.now(), self._slowdown
+        ceiling = bits if self._paused else self._level
+        higher = self._escalation.decide(
+            bits, ceiling, margin, now, slowdown.mean, slowdown.deviation
+        )
+        self._again = higher is not None
+        return higher
 
     # What the slow loop uses -------------------------------------------------------------------
 
@@ -126,6 +136,11 @@ class Governor:
         self._ladder(policy)
         self._next_policy = policy
 
+    def replace_profile(self, profile: Profile | Mapping[int, float]) -> None:
+        """Another model with the same levels runs, and costs ``profile``, from the next step on. May
+        be called from any thread."""
+        self._next_profile = profile
+
     def fail_safe(self, reason: str) -> Decision:
         """Go to the lowest rung because the governor cannot do its work any more."""
         now = self._clock.now()
@@ -142,6 +157,7 @@ class Governor:
         first = self._time is None
         now, step_s = self._advance(sample.time)
         before = self._arbiter.point
+        self._adopt_profile()
         events = self._adopt_policy(now) + self._watch_time(sample, now, step_s)
         caps = self._caps(sample, now, step_s)
         move = self._arbiter.move(caps, now)
@@ -173,6 +189,18 @@ class Governor:
         step_s, self._time = now - self._time, now
         return now, step_s
 
+    def _adopt_profile(self) -> None:
+        given, self._next_profile = self._next_profile, None
+        if given is None:
+            return
+        self._given = given
+        self._profile = self._costs(self.policy)
+        self._seconds = {bits: taken for bits, taken in self._profile.seconds.items() if taken > 0}
+        self._slowdown = Slowdown()
+        self._battery.replace(self.policy, self.ladder, self._profile)
+        self._usage = Usage(self._profile)
+        self._escalation.replace(self.policy, self._profile)
+
     def _adopt_policy(self, now: float) -> tuple[Event, ...]:
         policy, self._next_policy = self._next_policy, None
         if policy is None:
@@ -180,9 +208,11 @@ class Governor:
         self.policy, self.ladder = policy, self._ladder(policy)
         self._profile = self._costs(policy)
         self._thermal.replace_policy(policy)
-        self._battery = BatteryTracker(policy, self.ladder, self._profile)
+        self._battery.replace(policy, self.ladder, self._profile)
+        self._usage = Usage(self._profile)
+        self._escalation.replace(policy, self._profile)
         self._throttle.replace_policy(policy, self.ladder.top)
-        self._load.resize(self.ladder.top, self.ladder.full, policy.load.step_s)
+        self._load.replace_policy(policy, self.ladder)
         self._arbiter.replace(self.ladder, policy.stability, self._limited, now)
         return (Event("policy_reloaded", f"policy {policy.name} applies from now on"),)
 
@@ -203,18 +233,20 @@ class Governor:
         """All caps; of two that allow the same the first is named."""
         policy, ladder, current = self.policy, self.ladder, self._arbiter.rung
         self._thermal.update(sample, now, step_s, self._effort.value)
-        fps = (self._frames - self._frames_before) / step_s if step_s > 0 else None
-        if self._frames != self._frames_before:
-            self._frames_at, self._frames_before = now, self._frames
+        use = self._usage.since_last(now)
+        if use is not None and use.fps > 0:
+            self._frames_at = now
         heat = thermal_cap(self._thermal.heat, current, ladder, policy)
         throttle = self._throttle.update(self._evidence(sample, now), current, now)
         sight = self._thermal.sight
         if self._throttle.distrusted and sight.state != "lost":
             sight = Sight("lost", self._throttle.detail)
-        load = self._load.update(self._contention(sample, now), current, now)
+        fps, watts = (None, None) if use is None else (use.fps, use.watts)
+        battery = self._battery.update(sample, now, current, fps, watts)
+        self._escalation.spare_w = self._battery.spare_w
         return [
             heat,
-            self._battery.update(sample, now, current, fps),
+            battery,
             deadline_cap(
                 self._slowdown.mean,
                 self._slowdown.deviation,
@@ -223,7 +255,7 @@ class Governor:
                 ladder,
                 policy.frame.deadline_ms * 1e-3,
             ),
-            Cap("load", load, "other programs want the CPU"),
+            self._load.update(sample, current, now),
             throttle,
             failsafe_cap(sight.state, sight.detail, current, ladder, policy),
             Cap("policy", ladder.top, f"policy {policy.name} allows no more"),
@@ -231,29 +263,19 @@ class Governor:
 
     def _evidence(self, sample: Sample, now: float) -> Evidence:
         """What speaks for and against throttling."""
-        others = usable(sample.other_load, now, LOAD_MAX_AGE_S)
+        others = others_percent(sample, now)
         return Evidence(
             slowdown=self._slowdown.mean if now - self._frames_at <= FRAMES_MAX_AGE_S else None,
             throttled=usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0,
             under_voltage=usable(sample.under_voltage, now, LOAD_MAX_AGE_S) == 1.0,
-            others_idle=others is not None and others * 100.0 <= self.policy.load.other_load,
+            others_idle=others is not None and others <= self.policy.load.other_load,
             cool=self._thermal.cool(),
             temperatures=self._thermal.temperatures(),
         )
 
-    def _contention(self, sample: Sample, now: float) -> bool:
-        policy, others = self.policy.load, usable(sample.other_load, now, LOAD_MAX_AGE_S)
-        if not policy.yield_to_others or others is None:
-            return False
-        pressure = usable(sample.cpu_pressure, now, LOAD_MAX_AGE_S)
-        if pressure is None:
-            return others * 100.0 > policy.other_load_alone
-        waiting = pressure > policy.psi_cpu_some_avg10
-        return waiting and others * 100.0 > policy.other_load
-
     def _collect_events(self, first: bool) -> tuple[Event, ...]:
         """What has happened in the parts since the last step."""
-        events = [*self._thermal.events, *self._throttle.events]
+        events = [*self._thermal.events, *self._throttle.events, *self._battery.events()]
         self._thermal.events.clear()
         self._throttle.events.clear()
         if first and self._thermal.sight.state == "never":
@@ -316,6 +338,8 @@ class Governor:
             paused=self._paused,
             forecast_c=None if heat is None else round(heat.forecast_c, 2),
             slowdown=round(self._slowdown.mean, 3),
+            battery_end_s=self._battery.end_s,
+            until_s=self._battery.until_s,
             distrusted=self._throttle.distrusted,
             events=events,
             reasons=reasons,
@@ -331,6 +355,7 @@ class Governor:
             "arbiter": self._arbiter.state(now),
             "thermal": self._thermal.state(now),
             "throttle": self._throttle.state(now),
+            "battery": self._battery.state(),
         }
 
     def restore(self, state: object) -> None:
@@ -343,3 +368,4 @@ class Governor:
         self._arbiter.restore(table(entries.get("arbiter")), now)
         self._thermal.restore(entries.get("thermal"), now)
         self._throttle.restore(table(entries.get("throttle")), now)
+        self._battery.restore(entries.get("battery"))
