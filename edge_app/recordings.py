@@ -61,19 +61,22 @@ def open_recording(path: Path, clock: Clock) -> RecordedSource:
 
 def open_root(sysroot: Path, clock: Clock) -> Root:
     """This machine, a copy of its files below a directory, or a recording of them."""
-    if sysroot.is_file():
-        from edge_app.sensors.recording import RecordedRoot, load_recording
+    why = "no such directory"
+    try:
+        if sysroot.is_file():
+            from edge_app.sensors.recording import RecordedRoot, load_recording
 
-        return RecordedRoot(load_recording(sysroot), clock)
-    if not sysroot.is_dir():
-        raise AppError(
-            f"--sysroot {sysroot}: no such directory; give one that holds 'sys' and 'proc', or a "
-            "recording",
-            EXIT_USAGE,
-        )
-    from edge_app.sensors.root import SysRoot
+            return RecordedRoot(load_recording(sysroot), clock)
+        if sysroot.is_dir():
+            from edge_app.sensors.root import SysRoot
 
-    return SysRoot(sysroot)
+            return SysRoot(sysroot)
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise AppError(
+        f"--sysroot {sysroot}: {why}; give one that holds 'sys' and 'proc', or a recording",
+        EXIT_USAGE,
+    )
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,15 @@ def find_trace(name: str, option: str = "--replay-sensors ") -> Path:
     known = {path.stem: path for path in sorted(traces_directory().glob(f"*{SUFFIX}"))}
     if name in known:
         return known[name]
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    why = "no such trace or file"
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+    except OSError as error:
+        why = error.strerror or str(error)
+    except RuntimeError as error:  # of a home directory that nobody has
+        why = str(error)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are: {', '.join(known) or 'none'}"
-    raise AppError(f"{option}{name}: no such trace or file; {hint}", EXIT_USAGE)
+    raise AppError(f"{option}{name}: {why}; {hint}", EXIT_USAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +141,10 @@ def sample_json(sample: Sample) -> dict[str, Any]:
 
 
 def _reading(reading: Reading) -> dict[str, Any]:
-    value = None if reading.value is None else round(reading.value, 4)
-    return {"value": value, "quality": reading.quality.value}
+    value = reading.value
+    # A file may hold a number that JSON has no word for; its quality then says what it is worth.
+    number = None if value is None or not math.isfinite(value) else round(value, 4)
+    return {"value": number, "quality": reading.quality.value}
 
 
 def _absent(quality: Quality) -> bool:

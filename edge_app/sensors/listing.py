@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -58,9 +59,10 @@ class Listed:
 
     def to_json(self) -> dict[str, Any]:
         """An object with the same keys for every sensor."""
+        value = self.value
         return {
             "name": self.name,
-            "value": None if self.value is None else round(self.value, 4),
+            "value": None if value is None or not math.isfinite(value) else round(value, 4),
             "unit": self.unit,
             "quality": self.quality.value,
             "trips": self.trips,

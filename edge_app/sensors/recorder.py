@@ -104,13 +104,15 @@ class RecordingFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        beside = target.is_file() or not target.exists()
-        self.path = target.with_name(f"{target.name}.part") if beside else target
+        self.path = target
         try:
+            if target.is_file() or not target.exists():
+                self.path = target.with_name(f"{target.name}.part")
             self._file = self.path.open("wb")
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise AppError(
-                f"--out {target}: {error.strerror}; give a file in a directory that exists and "
+                f"--out {target}: {why}; give a file in a directory that exists and "
                 "that you may write to",
                 EXIT_USAGE,
             ) from None
@@ -142,7 +144,7 @@ class RecordingFile:
         size = os.fstat(self._file.fileno()).st_size
         self._file.close()
         if self.path != self.target:
-            os.replace(self.path, self.target)
+            self._guarded(lambda: os.replace(self.path, self.target))
         return size
 
     def _guarded(self, action: Callable[[], Any]) -> None:

@@ -363,6 +363,9 @@ def test_replay_of_a_copy_of_files_is_one_moment(here: Any, device: Path) -> Non
     [
         (["list", "--sysroot", "/no/such"], "--sysroot /no/such: no such directory"),
         (["watch", "--sysroot", "/no/such"], "--sysroot /no/such: no such directory"),
+        (["list", "--sysroot", "x" * 300], "--sysroot x+: File name too long"),
+        (["replay", "x" * 300], "x+: File name too long"),
+        (["replay", "~nobody-here/x"], "home directory"),
         (["record"], "--out"),
         (["record", "--out", "x", "--interval", "0"], "--interval"),
         (["record", "--out", "x", "--duration", "nan"], "--duration"),
@@ -384,7 +387,12 @@ def test_wrong_usage_is_exit_code_2(here: Any, arguments: list[str], message: st
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("/no/such/x.jsonl", "No such file or directory"), ("/", "Is a directory")]
+    ("out", "message"),
+    [
+        ("/no/such/x.jsonl", "No such file or directory"),
+        ("/", "Is a directory"),
+        ("x" * 300, "File name too long"),
+    ],
 )
 def test_a_place_that_cannot_be_written(edge_app: Any, out: str, message: str) -> None:
     result = edge_app("sensors", "record", "--out", out)

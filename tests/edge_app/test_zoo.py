@@ -8,23 +8,29 @@ look at the difference before it is committed.
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.governor import Decision, Governor, load_policy
+from edge_app.replaying import sample_json
 from edge_app.sensors import Quality, Sample, SysfsSensors
-from edge_app.sensors.listing import ObservedRoot
+from edge_app.sensors.listing import Listed, ObservedRoot, SensorList
 from edge_app.sensors.recorder import record
 from edge_app.sensors.recording import RecordedRoot, RecordedSensors, load_recording
 from edge_app.sensors.watched import WATCHED, watched_paths
 
 ZOO = Path(__file__).parent / "zoo"
 ANIMALS = sorted(path.stem for path in ZOO.glob("*.jsonl"))
+POLICY = load_policy(None)
 LEVELS = {2: 0.003, 4: 0.005, 6: 0.008, 8: 0.010}
 JOULES_PER_WH = 3600.0
 
@@ -90,7 +96,7 @@ class Story:
 def play(name: str) -> Story:
     clock = ManualClock()
     sensors = RecordedSensors(load_recording(ZOO / f"{name}.jsonl"), clock)
-    governor = Governor(load_policy(None), tuple(LEVELS), LEVELS, clock)
+    governor = Governor(POLICY, tuple(LEVELS), LEVELS, clock)
     story = Story()
     while clock.now() <= sensors.seconds:
         sample = sensors.sample()
@@ -206,6 +212,53 @@ def test_machines_that_feel_nothing(name: str) -> None:
 def test_the_vm_s_stolen_time_is_the_load_of_others() -> None:
     loads = [sample.other_load.value for sample in play("vm").samples[1:]]
     assert all(load == pytest.approx(0.46, abs=0.03) for load in loads)
+
+
+NONSENSE = (
+    *("", "0", "-1", "61", "N/A", "nan", "inf", "1e9", "1_000", "0x1f", "\x00", "\ud800", "\u0663"),
+    *("-273150", "-32768000", "2147483647", "9" * 400, "9" * 5000, "-" + "9" * 400),
+    *("cpu  " + "9 " * 10, "cpu  " + "9" * 400 + " 1 1 1 1", "cpu 1 2 3", "some avg10=1e999"),
+    *("some avg10=" + "9" * 400, "max 100000", "100000 0", "100000 " + "9" * 400),
+    *("nr_periods " + "9" * 400 + "\nnr_throttled 3", "Discharging", "Battery", "disabled", "NC"),
+)
+ERRORS = ("ENODATA", "EAGAIN", "EIO", "EINVAL", "EACCES", "ENODEV", "ENXIO")
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_no_content_of_any_file_stops_readers_or_governor(data: st.DataObject) -> None:
+    """A recording comes from a stranger, and a driver may say anything."""
+    name = data.draw(st.sampled_from(ANIMALS))
+    lines = [json.loads(line) for line in (ZOO / f"{name}.jsonl").read_text().splitlines()]
+    content = st.one_of(
+        st.sampled_from(NONSENSE),
+        st.builds(lambda error: {"errno": error}, st.sampled_from(ERRORS)),
+        st.none(),
+    )
+    start = [row for row in lines[1:] if isinstance(row, list) and row[0] == 0]
+    changed = {
+        index: [data.draw(content), data.draw(content)]
+        for index in data.draw(st.sets(st.integers(0, len(start) - 1), min_size=1, max_size=8))
+    }
+    later = []
+    for index, (first, second) in changed.items():
+        start[index][2] = first
+        later.append([3, start[index][1], second])
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "x.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in (lines[0], *start, *later)))
+        recording = load_recording(path)
+    clock = ManualClock()
+    root = RecordedRoot(recording, clock)
+    sensors, listed = SysfsSensors(root, clock), SensorList(root, clock)
+    governor = Governor(POLICY, tuple(LEVELS), LEVELS, clock)
+    for _ in range(7):
+        sample = sensors.sample()
+        decision = governor.step(sample)
+        assert decision.bits in LEVELS and sensors.describe()
+        for value in (sample_json(sample), decision.to_json(), *map(Listed.to_json, listed.read())):
+            json.dumps(value, allow_nan=False)
+        clock.advance(1.0)
 
 
 # --- the recorder and the zoo ------------------------------------------------------------------
