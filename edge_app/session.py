@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,7 @@ def run(options: RunOptions) -> int:
 
 def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack) -> int:
     from edge_app.governor import Governor, GovernorLoop, resolve
+    from edge_app.governor.policy_warnings import oddities
     from edge_app.governor.reload import PolicyWatcher
 
     def load() -> Resolved:
@@ -124,7 +126,10 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     )
     completed = False
     try:
-        loop.start()
+        for problem in oddities(resolved, loop.start(), datetime.now().astimezone()):
+            # What is odd about a preset on this device is not the user's doing.
+            if resolved.given_by_user(problem):
+                _say(str(problem))
         pipeline.run()
         completed = True
     finally:

@@ -279,7 +279,8 @@ class Governor:
         self._thermal.events.clear()
         self._throttle.events.clear()
         if first and self._thermal.sight.state == "never":
-            bits = self.ladder.rungs[self._arbiter.rung].bits
+            allowed = self.policy.failsafe.no_thermal_sensor_bits
+            bits = self.ladder.rungs[self.ladder.at_most(allowed)].bits
             text = f"no thermal sensor on this device: {bits} bits at most"
             events.append(Event("no_thermal_sensor", text))
         return tuple(events)

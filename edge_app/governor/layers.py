@@ -97,6 +97,12 @@ class Resolved:
         path: KeyPath = tuple(name.split("."))
         return next((layer for layer in reversed(self.layers) if layer.has(path)), None)
 
+    def given_by_user(self, problem: Problem) -> bool:
+        """Whether ``problem`` is about a value that somebody wrote, and not a preset's or a
+        default."""
+        layer = self.layer_of(problem.key)
+        return layer is not None and layer.kind != "preset"
+
     def problem(self, path: KeyPath, what: str, severity: Literal["error", "warning"]) -> Problem:
         """Something about a value, at the place where it was given."""
         layer = self.layer_of(dotted(_replaced(path)))

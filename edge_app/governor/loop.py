@@ -62,8 +62,8 @@ class GovernorLoop:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="governor", daemon=True)
 
-    def start(self) -> None:
-        """Decide once, then go on in a thread.
+    def start(self) -> Sample:
+        """Decide once, then go on in a thread. Returns what was decided upon.
 
         AppError (exit code 6) if a sensor that the policy requires is not there.
         """
@@ -71,6 +71,7 @@ class GovernorLoop:
         require(self._governor, sample)
         self._on_decision(self._governor.step(sample))
         self._thread.start()
+        return sample
 
     def stop(self) -> None:
         """End the thread; it does not matter whether it runs."""
