@@ -30,6 +30,7 @@ class ReplayOptions:
     sysroot: Path | None = None
     policy: Path | None = None
     preset: str | None = None
+    overrides: tuple[str, ...] = ()
     model: str | None = None
     frame_ms: float = 10.0
     interval: float = 1.0
@@ -92,14 +93,14 @@ def _source(options: ReplayOptions, clock: ManualClock) -> RecordedSource:
 
 def _governor(options: ReplayOptions, clock: ManualClock) -> Governor | None:
     """The governor for a policy, or None if none was asked for."""
-    if options.policy is None and options.preset is None:
+    if options.policy is None and options.preset is None and not options.overrides:
         if options.model is not None:
-            raise AppError("--model needs --policy or --preset", EXIT_USAGE)
+            raise AppError("--model needs --policy, --preset or --set", EXIT_USAGE)
         return None
     from edge_app.governor import Governor, load_policy
     from edge_app.models import open_model
 
-    policy = load_policy(options.policy, options.preset or "balanced")
+    policy = load_policy(options.policy, options.preset or "balanced", options.overrides)
     with open_model(options.model or DEFAULT_MODEL) as model:
         levels = model.levels
     # How long a frame takes on the recorded machine is not in the recording. What this machine

@@ -120,6 +120,10 @@ def replay(
     preset: Annotated[
         str | None, typer.Option("--preset", help="The same for a shipped policy.")
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Single keys, as thermal.control_c=75."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -171,11 +175,21 @@ def replay(
 ) -> None:
     """Play a recording, also through the governor.
 
-    Prints JSON lines, the same ones every time: {"sample": ...} and, with --policy or --preset,
+    Prints JSON lines, the same ones every time: {"sample": ...} and, with --policy, --preset or --set,
     {"decision": ...}.
     """
     from edge_app.replaying import ReplayOptions
     from edge_app.replaying import replay as play
 
-    options = ReplayOptions(recording, sysroot, policy, preset, model, frame_ms, interval, speed)
+    options = ReplayOptions(
+        recording,
+        sysroot,
+        policy,
+        preset,
+        tuple(overrides or ()),
+        model,
+        frame_ms,
+        interval,
+        speed,
+    )
     raise typer.Exit(play(options))

@@ -336,6 +336,10 @@ def test_replay_of_a_shipped_trace_follows_the_policy(here: Any, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     bits = {row["decision"]["bits"] for row in lines(result.stdout) if "decision" in row}
     assert bits == {2, 4}
+    change = ("--set", "levels.max_bits=6", "--interval", 10)
+    result = here("sensors", "replay", "sensor-lost", "--policy", policy, *change)
+    bits = {row["decision"]["bits"] for row in lines(result.stdout) if "decision" in row}
+    assert max(bits) == 6
 
 
 def test_replay_at_a_speed_waits_and_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,7 +379,11 @@ def test_replay_of_a_copy_of_files_is_one_moment(here: Any, device: Path) -> Non
         (["replay", "sensor-lots"], "sensor-lots: no such trace or file; did you mean sensor-lost"),
         (["replay", "sensor-lost", "--preset", "lavish"], "balanced"),
         (["replay", "sensor-lost", "--policy", "/no/such.toml"], "/no/such.toml"),
-        (["replay", "sensor-lost", "--model", "digits"], "--model needs --policy or --preset"),
+        (["replay", "sensor-lost", "--set", "levels.max=6"], "levels.max"),
+        (
+            ["replay", "sensor-lost", "--model", "digits"],
+            "--model needs --policy, --preset or --set",
+        ),
         (["replay", "sensor-lost", "--speed", "inf"], "--speed.*not a finite number"),
     ],
 )
