@@ -24,6 +24,11 @@ MOVED_C = 1.0
 level alone moves a working one by more; one that flickers by its last digit is not enough."""
 
 
+FADING = 0.1
+MOST_WEIGHT = 4.0
+"""Frames that are twice as much too slow as is suspicious tell twice as much; up to this."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known at one time.
@@ -53,6 +58,27 @@ class Lasting:
         """Seconds up to ``now``; -inf while it does not hold."""
         self.start = min(self.start, now) if holds else math.inf
         return now - self.start
+
+
+class Mounting:
+    """Evidence that adds up while it is there and fades, ten times as slowly, while it is not.
+
+    A governor that keeps its deadline by lowering the level cools the chip: a throttled one is
+    slow again and again for some seconds, and seldom for long.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._time = math.inf
+        self._weight = 0.0
+
+    def update(self, weight: float, now: float) -> float:
+        """Seconds of evidence up to ``now``, where it has ``weight``; 0 is none."""
+        step = max(0.0, now - self._time)
+        gained = min(weight, self._weight) * step if weight > 0 else -FADING * step
+        self.seconds = max(0.0, self.seconds + gained)
+        self._time, self._weight = now, weight
+        return self.seconds
 
 
 class Episode:
@@ -87,7 +113,7 @@ class HiddenThrottle:
         self._policy = policy
         self._backdown = Backdown(top, 0, policy.throttle.step_s)
         self._why = "nothing throttles the CPU"
-        self._hidden, self._lie, self._sound = Lasting(), Lasting(), Lasting()
+        self._hidden, self._lie, self._sound = Lasting(), Mounting(), Lasting()
         self._throttled, self._weak_supply = Episode("throttled"), Episode("under_voltage")
         self._reference: dict[str, float] = {}
         self._moved: set[str] = set()
@@ -113,7 +139,7 @@ class HiddenThrottle:
 
     def restart(self) -> None:
         """After a gap in which nobody looked, nothing has lasted."""
-        self._hidden, self._lie, self._sound = Lasting(), Lasting(), Lasting()
+        self._hidden, self._lie, self._sound = Lasting(), Mounting(), Lasting()
 
     def replace_policy(self, policy: Policy, top: int) -> None:
         """Go on under another policy, whose ladder ends at ``top``."""
@@ -134,7 +160,8 @@ class HiddenThrottle:
 
     def _judge(self, evidence: Evidence, reason: str, now: float) -> None:
         """Believe the thermometers or not."""
-        lying = self._lie.update(bool(reason) and evidence.cool, now)
+        weight = self._weight(evidence) if reason and evidence.cool else 0.0
+        lying = self._lie.update(weight, now)
         if not self.distrusted:
             if lying >= self._policy.throttle.after_s and evidence.temperatures:
                 self._distrust(evidence.temperatures, reason)
@@ -150,10 +177,17 @@ class HiddenThrottle:
             self.events.append(Event("trusted", f"{names} moves and nothing throttles any more"))
             self.distrusted, self.detail = (), ""
 
+    def _weight(self, evidence: Evidence) -> float:
+        """1 for frames that are just slow enough to be suspicious, more for slower ones."""
+        slowdown, suspicious = evidence.slowdown, self._policy.throttle.slowdown
+        if slowdown is None:
+            return 1.0
+        return min(max(1.0, (slowdown - 1.0) // (suspicious - 1.0)), MOST_WEIGHT)
+
     def _distrust(self, temperatures: Mapping[str, float], reason: str) -> None:
         self.distrusted = tuple(sorted(temperatures))
         self._reference, self._moved = dict(temperatures), set()
-        self._sound = Lasting()
+        self._sound, self._lie = Lasting(), Mounting()
         self._times += 1
         claims = ", ".join(f"{name} {temperatures[name]:.1f} °C" for name in self.distrusted)
         self.detail = f"{claims} is not believed: {reason}"
@@ -172,7 +206,7 @@ class HiddenThrottle:
         return {
             "steps": self._backdown.steps,
             "hidden_s": age(self._hidden.start, now),
-            "lie_s": age(self._lie.start, now),
+            "lie_s": self._lie.seconds,
             "times": self._times,
             "distrusted": [[name, self._reference.get(name)] for name in self.distrusted],
             "detail": self.detail,
@@ -181,9 +215,9 @@ class HiddenThrottle:
     def restore(self, state: Mapping[str, Any], now: float) -> None:
         """Take over what ``state`` tells; what it does not tell stays as it is."""
         self._backdown.restore(int(number(state.get("steps"), 0, 64) or 0), now)
-        for lasting, key in ((self._hidden, "hidden_s"), (self._lie, "lie_s")):
-            start = since(state.get(key), now)
-            lasting.start = start if math.isfinite(start) else math.inf
+        start = since(state.get("hidden_s"), now)
+        self._hidden.start = start if math.isfinite(start) else math.inf
+        self._lie.seconds = number(state.get("lie_s"), 0, 1e9) or 0.0
         self._times = int(number(state.get("times"), 0, 1e9) or 0)
         known = {
             name: number(celsius, -273.15, 1000.0)

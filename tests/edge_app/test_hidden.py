@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -102,9 +103,9 @@ def test_what_is_not_throttling(harmless: Evidence) -> None:
 def test_one_quick_moment_starts_the_count_anew() -> None:
     throttle = make_throttle()
     for second in range(200):
-        quick = second % 30 == 29
-        assert throttle.update(SOUND if quick else SLOW, TOP, float(second)).rung == TOP
-    assert throttle.distrusted == ()
+        evidence = replace(SOUND if second % 30 == 29 else SLOW, cool=False)
+        assert throttle.update(evidence, TOP, float(second)).rung == TOP
+    assert throttle.events == []
 
 
 def test_what_the_kernel_says_counts_at_once() -> None:
@@ -169,11 +170,51 @@ def test_thermometers_that_claim_to_be_cool_for_long_are_not_believed(
     assert "distrusted" not in [event.kind for event in drain(throttle)], "told once"
 
 
-def test_a_claim_to_be_cool_that_is_interrupted_counts_anew() -> None:
-    throttle = make_throttle()
-    for second in range(100):
-        throttle.update(replace(SLOW, cool=second % 30 != 29), TOP, float(second))
+@pytest.mark.parametrize("but", [{"cool": False}, {"slowdown": 1.0}], ids=["warm", "quick"])
+def test_evidence_fades_ten_times_as_slowly_as_it_adds_up(but: dict[str, Any]) -> None:
+    throttle, now = make_throttle(), 0.0
+    for _ in range(3):
+        # Ten seconds of it, and ten without, which take one off and of which the first tick of
+        # the next ones is part.
+        for offset in (0.0, 10.0):
+            throttle.update(SLOW, TOP, now + offset)
+        throttle.update(replace(SLOW, **but), TOP, now + 20.0)
+        now += 20.0
+    throttle.update(SLOW, TOP, now)
     assert throttle.distrusted == ()
+    throttle.update(SLOW, TOP, now + 2.999)
+    assert throttle.distrusted == ()
+    throttle.update(SLOW, TOP, now + 3.0)
+    assert throttle.distrusted == ("cpu",)
+
+
+def test_rare_slowness_is_no_evidence() -> None:
+    throttle = make_throttle()
+    for second in range(3600):
+        throttle.update(SLOW if second % 30 < 2 else SOUND, TOP, float(second))
+    assert throttle.distrusted == ()
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "seconds"),
+    [(1.21, 30.0), (1.39, 30.0), (1.41, 15.0), (1.61, 10.0), (1.81, 7.5), (9.0, 7.5)],
+)
+def test_much_slower_frames_are_more_evidence(slowdown: float, seconds: float) -> None:
+    throttle, slow = make_throttle(), replace(SOUND, slowdown=slowdown)
+    throttle.update(slow, TOP, 0.0)
+    throttle.update(slow, TOP, seconds - 0.001)
+    assert throttle.distrusted == ()
+    throttle.update(slow, TOP, seconds)
+    assert throttle.distrusted == ("cpu",)
+
+
+def test_a_kernel_that_throttles_is_evidence_whatever_frames_take() -> None:
+    throttle, slow = make_throttle(), replace(SOUND, slowdown=None, throttled=True)
+    for second in range(30):
+        throttle.update(slow, TOP, float(second))
+    assert throttle.distrusted == ()
+    throttle.update(slow, TOP, 30.0)
+    assert throttle.distrusted == ("cpu",)
 
 
 def test_where_there_is_no_thermometer_there_is_none_to_distrust() -> None:
@@ -311,7 +352,7 @@ def test_state() -> None:
     assert throttle.state(5.0) == {
         "steps": 0,
         "hidden_s": None,
-        "lie_s": None,
+        "lie_s": 0.0,
         "times": 0,
         "distrusted": [],
         "detail": "",
@@ -321,7 +362,7 @@ def test_state() -> None:
     assert state == {
         "steps": 1,
         "hidden_s": 32.0,
-        "lie_s": 32.0,
+        "lie_s": 0.0,
         "times": 1,
         "distrusted": [["cpu", 50.0]],
         "detail": f"cpu 50.0 °C is not believed: {SLOW_TEXT}",
