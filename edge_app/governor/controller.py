@@ -20,7 +20,7 @@ from edge_app.governor.demand import Escalation
 from edge_app.governor.energy import Profile, Usage
 from edge_app.governor.hidden import Evidence, HiddenThrottle
 from edge_app.governor.ladder import Ladder, Rung, build_ladder
-from edge_app.governor.load import LOAD_MAX_AGE_S, LoadCap, others_percent
+from edge_app.governor.load import LOAD_MAX_AGE_S, LoadCap, others_idle
 from edge_app.governor.policy import Policy
 from edge_app.governor.slowdown import Slowdown
 from edge_app.governor.state import SCHEMA, finite, table
@@ -263,12 +263,11 @@ class Governor:
 
     def _evidence(self, sample: Sample, now: float) -> Evidence:
         """What speaks for and against throttling."""
-        others = others_percent(sample, now)
         return Evidence(
             slowdown=self._slowdown.mean if now - self._frames_at <= FRAMES_MAX_AGE_S else None,
             throttled=usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0,
             under_voltage=usable(sample.under_voltage, now, LOAD_MAX_AGE_S) == 1.0,
-            others_idle=others is not None and others <= self.policy.load.other_load,
+            others_idle=others_idle(sample, self.policy.load, now),
             cool=self._thermal.cool(),
             temperatures=self._thermal.temperatures(),
         )

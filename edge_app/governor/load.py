@@ -10,6 +10,9 @@ from edge_app.governor.tracking import usable
 from edge_app.sensors import Sample
 
 LOAD_MAX_AGE_S = 10.0
+QUIET_PERCENT = 10.0
+"""Of all CPU time, used by others. On a machine of four CPUs a quarter is one CPU, and whoever
+takes one from four threads that wait for each other makes all of them slow."""
 
 
 def others_percent(sample: Sample, now: float) -> float | None:
@@ -31,6 +34,14 @@ def contention(sample: Sample, policy: Load, now: float) -> bool:
     if pressure is None:
         return others > policy.other_load_alone
     return pressure > policy.psi_cpu_some_avg10 and others > policy.other_load
+
+
+def others_idle(sample: Sample, policy: Load, now: float) -> bool:
+    """Whether others are known to leave the CPU alone, so that slow frames are not their doing."""
+    others = others_percent(sample, now)
+    pressure = usable(sample.cpu_pressure, now, LOAD_MAX_AGE_S)
+    waiting = pressure is not None and pressure > policy.psi_cpu_some_avg10
+    return others is not None and others <= QUIET_PERCENT and not waiting
 
 
 class LoadCap:
