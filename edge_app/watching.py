@@ -89,16 +89,21 @@ def _table(rows: Sequence[Listed]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from edge_app.sensors.root import printable
+
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("sensor", "value", "quality", "trips", "source"):
         justify: JustifyMethod = "right" if heading == "value" else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading in NARROW)
     for row in rows:
         trips = ", ".join(f"{name} {celsius:g}" for name, celsius in row.trips.items())
-        source = "\n".join(filter(None, (*_shortened(row.sources), row.detail)))
-        cells = (row.name, _value(row), row.quality.value, trips, source)
+        # Recordings come from strangers, who must not steer the terminal.
+        origin = "\n".join(
+            printable(part) for part in (*_shortened(row.sources), row.detail) if part
+        )
+        cells = (printable(row.name), _value(row), row.quality.value, trips, origin)
         style = STYLES.get(row.quality.value, "red")
-        table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
+        table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 
 
@@ -121,6 +126,8 @@ def _value(row: Listed) -> str:
 
 def _line(rows: Sequence[Listed]) -> str:
     """What there is, in one line."""
+    from edge_app.sensors.root import printable
+
     parts = []
     for row in rows:
         if row.quality.value == "absent":
@@ -128,10 +135,3 @@ def _line(rows: Sequence[Listed]) -> str:
         doubt = "" if row.quality.value == "ok" else f"({row.quality.value})"
         parts.append(" ".join(filter(None, (row.name, _value(row), doubt))))
     return printable(" | ".join(parts))
-
-
-def printable(text: str) -> str:
-    """``text`` without what would move a terminal's cursor: recordings come from strangers."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text
-    )

@@ -11,7 +11,7 @@ from typing import Any
 from edge_app.clock import Clock
 from edge_app.sensors.root import Attribute, Root, natural
 from edge_app.sensors.sysfs import SysfsSensors
-from edge_app.sensors.thermal import CPU_COOLING
+from edge_app.sensors.thermal import CPU_COOLING, unused
 from edge_app.sensors.types import Quality, Reading, Sample, absent
 
 JOULES_PER_WH = 3600.0
@@ -130,8 +130,6 @@ def _zones(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> lis
     files = _thermometers(seen)
     listed = []
     for zone in sample.zones:
-        kind, _, number = zone.name.partition("#")
-        paths = files.get(zone.name) or files.get(kind, [])[int(number or 1) - 1 :]
         trips = {"passive": zone.passive_c, "critical": zone.critical_c}
         listed.append(
             Listed(
@@ -139,7 +137,7 @@ def _zones(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> lis
                 zone.reading.value,
                 "°C",
                 zone.reading.quality,
-                tuple(paths[:1]),
+                files.get(zone.name, ()),
                 {name: celsius for name, celsius in trips.items() if celsius is not None},
                 faults.get(f"thermal/{zone.name}", ""),
             )
@@ -147,21 +145,19 @@ def _zones(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> lis
     return listed
 
 
-def _thermometers(seen: Mapping[str, Attribute]) -> dict[str, list[str]]:
-    """Temperature files by what a sample calls them, less the ``#2`` of the second of a name."""
-    found: dict[str, list[str]] = {}
-    for path, attribute in seen.items():
+def _thermometers(seen: Mapping[str, Attribute]) -> dict[str, tuple[str, ...]]:
+    """Temperature files by what a sample calls them, which is what the readers make of names."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in natural(seen):
         directory, _, file = path.rpartition("/")
-        if re.fullmatch(r"sys/class/thermal/thermal_zone\d+", directory) and file == "type":
-            found.setdefault(attribute.text or "", []).append(f"{directory}/temp")
-        chip = re.fullmatch(r"(sys/class/hwmon/hwmon\d+/temp\d+)_input", path)
-        if chip is not None:
-            name = seen.get(f"{directory}/name", attribute).text
-            label = seen.get(f"{chip[1]}_label", attribute).text
-            if f"{chip[1]}_label" not in seen:
-                label = file.removesuffix("_input")
+        if re.fullmatch(r"sys/class/thermal/thermal_zone\d+/type", path) and seen[path].label:
+            found[unused(seen[path].label, found)] = (f"{directory}/temp",)
+        elif re.fullmatch(r"sys/class/hwmon/hwmon\d+/temp\d+_input", path):
+            number = file.removesuffix("_input")
+            chip = seen.get(f"{directory}/name", NOTHING).label
+            label = seen.get(f"{directory}/{number}_label", NOTHING).label or number
             for prefix in ("cpu", "hwmon"):
-                found.setdefault(f"{prefix}/{name}/{label}", []).append(path)
+                found[unused(f"{prefix}/{chip}/{label}", found)] = (path,)
     return found
 
 
@@ -172,8 +168,8 @@ def _coolers(seen: Mapping[str, Attribute]) -> list[Listed]:
     for path in natural(seen):
         directory, _, file = path.rpartition("/")
         if file == "cur_state":
-            kind = seen.get(f"{directory}/type", NOTHING).text or "unnamed"
-            highest = seen.get(f"{directory}/max_state", NOTHING).text or "?"
+            kind = seen.get(f"{directory}/type", NOTHING).label or "unnamed"
+            highest = seen.get(f"{directory}/max_state", NOTHING).label or "?"
             found.setdefault((kind, highest), []).append(path)
     listed = []
     for (kind, highest), paths in found.items():
@@ -203,7 +199,7 @@ def _rails(seen: Mapping[str, Attribute]) -> list[Listed]:
         match = re.fullmatch(r"(sys/class/hwmon/hwmon\d+)/(in|curr)(\d)_input", path)
         if match is not None:
             label = (
-                seen.get(f"{match[1]}/in{match[3]}_label", NOTHING).text or f"channel {match[3]}"
+                seen.get(f"{match[1]}/in{match[3]}_label", NOTHING).label or f"channel {match[3]}"
             )
             unit = "V" if match[2] == "in" else "A"
             listed.append(_raw(f"rail/{label}", path, seen, 1e-3, unit))

@@ -114,6 +114,7 @@ def test_list_says_what_is_wrong(here: Any) -> None:
     assert rows["acpitz"]["quality"] == "implausible"
     assert "outside" in rows["acpitz"]["detail"]
     assert rows["acpitz#2"]["sources"] == ["sys/class/thermal/thermal_zone1/temp"]
+    assert rows["x86_pkg_temp"]["sources"] == ["sys/class/thermal/thermal_zone6/temp"]
     core = rows["hwmon/coretemp/Package id 0"]
     assert core["sources"] == ["sys/class/hwmon/hwmon3/temp1_input"]
     assert core["trips"] == {"critical": 100.0}

@@ -219,7 +219,14 @@ NONSENSE = (
     *("-273150", "-32768000", "2147483647", "9" * 400, "9" * 5000, "-" + "9" * 400),
     *("cpu  " + "9 " * 10, "cpu  " + "9" * 400 + " 1 1 1 1", "cpu 1 2 3", "some avg10=1e999"),
     *("some avg10=" + "9" * 400, "max 100000", "100000 0", "100000 " + "9" * 400),
-    *("nr_periods " + "9" * 400 + "\nnr_throttled 3", "Discharging", "Battery", "disabled", "NC"),
+    *(
+        "nr_periods " + "9" * 400 + "\nnr_throttled 3",
+        "Discharging",
+        "Battery",
+        "disabled",
+        "NC",
+        "a#b",
+    ),
 )
 ERRORS = ("ENODATA", "EAGAIN", "EIO", "EINVAL", "EACCES", "ENODEV", "ENXIO")
 
