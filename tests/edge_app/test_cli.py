@@ -324,3 +324,31 @@ def test_a_replayed_heat_wave_lowers_the_level_and_brings_it_back(
     result = edge_app("log", "plot", path, "-o", picture)
     assert result.returncode == 0, result.stderr
     assert cv2.imread(str(picture)) is not None
+
+
+def test_cameras_are_listed_with_what_is_known_of_them(edge_app: Any, tmp_path: Path) -> None:
+    nothing = edge_app("cameras", "--sysroot", tmp_path)
+    assert nothing.returncode == 0 and "no camera" in nothing.stdout
+    assert json.loads(edge_app("cameras", "--sysroot", tmp_path, "--json").stdout) == []
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/video3").touch()
+    listed = edge_app("cameras", "--sysroot", tmp_path)
+    assert "video3  no name" in listed.stdout and "captures no pictures" in listed.stdout
+    (status,) = json.loads(edge_app("cameras", "--sysroot", tmp_path, "--json").stdout)
+    assert status["path"].endswith("dev/video3") and status["formats"] == []
+
+
+def test_motion_jpeg_on_stdin_is_classified(edge_app: Any, tmp_path: Path) -> None:
+    jpeg = bytes(cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1])
+    stream = tmp_path / "stream.mjpg"
+    stream.write_bytes(jpeg * 7)
+    with stream.open("rb") as pipe:
+        result = edge_app("run", "--camera", "-", "--jsonl", "-", stdin=pipe)
+    assert result.returncode == 0, result.stderr
+    assert len(records(result.stdout)) == 7
+
+
+def test_test_pictures_run_like_a_camera(edge_app: Any) -> None:
+    result = edge_app("run", "--camera", "test:bars", "--max-frames", 3, "--jsonl", "-")
+    assert result.returncode == 0, result.stderr
+    assert [record["source"] for record in records(result.stdout)] == ["test:bars"] * 3
