@@ -7,7 +7,7 @@ own; this one knows who needs what, and what both threads share.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edge_app.clock import Clock
@@ -16,21 +16,16 @@ from edge_app.governor.arbiter import Arbiter
 from edge_app.governor.battery import BatteryTracker
 from edge_app.governor.caps import Cap, deadline_cap, failsafe_cap, thermal_cap
 from edge_app.governor.decision import Decision, Event
-from edge_app.governor.demand import Escalation
-from edge_app.governor.energy import Profile, Usage
+from edge_app.governor.frames import Frames, Given
 from edge_app.governor.hidden import Evidence, HiddenThrottle
 from edge_app.governor.ladder import Ladder, Rung, build_ladder
 from edge_app.governor.load import LOAD_MAX_AGE_S, LoadCap, others_idle
 from edge_app.governor.policy import Policy
-from edge_app.governor.slowdown import Slowdown
 from edge_app.governor.state import SCHEMA, finite, table
 from edge_app.governor.tracking import GAP_S, Sight, ThermalTracker, usable
 from edge_app.governor.wallclock import WallClock
 from edge_app.sensors import Sample
 from edge_app.sensors.validators import Smoothed
-
-FRAMES_MAX_AGE_S = 10.0
-"""Without a frame for so long, how slow frames are is not known."""
 
 
 class Governor:
@@ -50,23 +45,16 @@ class Governor:
         self,
         policy: Policy,
         levels: Sequence[int],
-        profile: Profile | Mapping[int, float],
+        profile: Given,
         clock: Clock,
     ) -> None:
         self.policy = policy
         self._levels = tuple(levels)
         self._clock = clock
         self.ladder = self._ladder(policy)
-        self._given = profile
-        self._profile = self._costs(policy)
-        self._seconds = {bits: taken for bits, taken in self._profile.seconds.items() if taken > 0}
-        self._slowdown = Slowdown()
-        self._usage = Usage(self._profile)
-        self._escalation = Escalation(policy, self._profile, clock.now())
-        self._again = False
-        self._frames_at = -math.inf
+        self._frames = Frames(policy, profile, clock.now())
         self._thermal = ThermalTracker(policy)
-        self._battery = BatteryTracker(policy, self.ladder, self._profile)
+        self._battery = BatteryTracker(policy, self.ladder, self._frames.profile)
         self._throttle = HiddenThrottle(policy, self.ladder.top)
         self._load = LoadCap(policy, self.ladder)
         self._effort = Smoothed()
@@ -74,7 +62,7 @@ class Governor:
         self._arbiter = Arbiter(self.ladder, policy.stability, self._limited)
         self._time: float | None = None
         self._next_policy: Policy | None = None
-        self._next_profile: Profile | Mapping[int, float] | None = None
+        self._next_profile: Given | None = None
         self._publish()
 
     # What the frame path uses ------------------------------------------------------------------
@@ -101,29 +89,20 @@ class Governor:
 
     def observe_latency(self, bits: int, seconds: float) -> None:
         """One inference at ``bits`` took ``seconds``."""
-        again, self._again = self._again, False
-        self._usage.add(bits, again)
-        profiled = self._seconds.get(bits)
-        if profiled is not None:
-            self._slowdown.observe(seconds / profiled)
+        self._frames.observe(bits, seconds)
 
     def escalate(self, bits: int, margin: float) -> int | None:
         """Bits at which to run again a frame whose two highest probabilities were ``margin`` apart
         at ``bits``; the budget is charged for it. None: keep the result."""
-        now, slowdown = self._clock.now(), self._slowdown
         ceiling = bits if self._paused else self._level
-        higher = self._escalation.decide(
-            bits, ceiling, margin, now, slowdown.mean, slowdown.deviation
-        )
-        self._again = higher is not None
-        return higher
+        return self._frames.escalate(bits, ceiling, margin, self._clock.now())
 
     # What the slow loop uses -------------------------------------------------------------------
 
     @property
     def slowdown(self) -> float:
         """How many times its profile a frame takes at present."""
-        return self._slowdown.mean
+        return self._frames.slowdown.mean
 
     def obeys(self, zone: str) -> bool:
         """Whether the policy names this thermal zone."""
@@ -136,7 +115,7 @@ class Governor:
         self._ladder(policy)
         self._next_policy = policy
 
-    def replace_profile(self, profile: Profile | Mapping[int, float]) -> None:
+    def replace_profile(self, profile: Given) -> None:
         """Another model with the same levels runs, and costs ``profile``, from the next step on. May
         be called from any thread."""
         self._next_profile = profile
@@ -193,24 +172,17 @@ class Governor:
         given, self._next_profile = self._next_profile, None
         if given is None:
             return
-        self._given = given
-        self._profile = self._costs(self.policy)
-        self._seconds = {bits: taken for bits, taken in self._profile.seconds.items() if taken > 0}
-        self._slowdown = Slowdown()
-        self._battery.replace(self.policy, self.ladder, self._profile)
-        self._usage = Usage(self._profile)
-        self._escalation.replace(self.policy, self._profile)
+        self._frames.replace_profile(self.policy, given)
+        self._battery.replace(self.policy, self.ladder, self._frames.profile)
 
     def _adopt_policy(self, now: float) -> tuple[Event, ...]:
         policy, self._next_policy = self._next_policy, None
         if policy is None:
             return ()
         self.policy, self.ladder = policy, self._ladder(policy)
-        self._profile = self._costs(policy)
+        self._frames.replace_policy(policy)
         self._thermal.replace_policy(policy)
-        self._battery.replace(policy, self.ladder, self._profile)
-        self._usage = Usage(self._profile)
-        self._escalation.replace(policy, self._profile)
+        self._battery.replace(policy, self.ladder, self._frames.profile)
         self._throttle.replace_policy(policy, self.ladder.top)
         self._load.replace_policy(policy, self.ladder)
         self._arbiter.replace(self.ladder, policy.stability, self._limited, now)
@@ -233,9 +205,7 @@ class Governor:
         """All caps; of two that allow the same the first is named."""
         policy, ladder, current = self.policy, self.ladder, self._arbiter.rung
         self._thermal.update(sample, now, step_s, self._effort.value)
-        use = self._usage.since_last(now)
-        if use is not None and use.fps > 0:
-            self._frames_at = now
+        use = self._frames.look(now)
         heat = thermal_cap(self._thermal.heat, current, ladder, policy)
         throttle = self._throttle.update(self._evidence(sample, now), current, now)
         sight = self._thermal.sight
@@ -243,14 +213,14 @@ class Governor:
             sight = Sight("lost", self._throttle.detail)
         fps, watts = (None, None) if use is None else (use.fps, use.watts)
         battery = self._battery.update(sample, now, current, fps, watts)
-        self._escalation.spare_w = self._battery.spare_w
+        self._frames.spare(self._battery.spare_w)
         return [
             heat,
             battery,
             deadline_cap(
-                self._slowdown.mean,
-                self._slowdown.deviation,
-                self._seconds,
+                self._frames.slowdown.mean,
+                self._frames.slowdown.deviation,
+                self._frames.seconds,
                 current,
                 ladder,
                 policy.frame.deadline_ms * 1e-3,
@@ -264,7 +234,7 @@ class Governor:
     def _evidence(self, sample: Sample, now: float) -> Evidence:
         """What speaks for and against throttling."""
         return Evidence(
-            slowdown=self._slowdown.mean if now - self._frames_at <= FRAMES_MAX_AGE_S else None,
+            slowdown=self._frames.recent_slowdown(now),
             throttled=usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0,
             under_voltage=usable(sample.under_voltage, now, LOAD_MAX_AGE_S) == 1.0,
             others_idle=others_idle(sample, self.policy.load, now),
@@ -289,11 +259,6 @@ class Governor:
             return build_ladder(self._levels, policy)
         except ValueError as error:
             raise AppError(str(error), EXIT_USAGE) from None
-
-    def _costs(self, policy: Policy) -> Profile:
-        if isinstance(self._given, Profile):
-            return self._given
-        return Profile.from_seconds(self._given, policy.energy.idle_w, policy.energy.active_w)
 
     @property
     def _limited(self) -> bool:
@@ -337,7 +302,7 @@ class Governor:
             fps=after.fps,
             paused=self._paused,
             forecast_c=None if heat is None else round(heat.forecast_c, 2),
-            slowdown=round(self._slowdown.mean, 3),
+            slowdown=round(self.slowdown, 3),
             battery_end_s=self._battery.end_s,
             until_s=self._battery.until_s,
             distrusted=self._throttle.distrusted,
