@@ -127,8 +127,13 @@ class RecordingFile:
         self._guarded(lambda: self._stream.write(line.encode("utf-8", "replace") + b"\n"))
 
     def flush(self) -> None:
-        """From here on what was written survives the end of this program."""
-        self._guarded(self._stream.flush)
+        """From here on what was written survives the end of this program, and a power cut."""
+
+        def flush() -> None:
+            self._stream.flush()
+            self._sync()
+
+        self._guarded(flush)
 
     def close(self) -> int:
         """Give the file its name; bytes that it has."""
@@ -137,8 +142,7 @@ class RecordingFile:
             if self._stream is not self._file:
                 self._stream.close()
             self._file.flush()
-            if self.path != self.target:
-                os.fsync(self._file.fileno())
+            self._sync()
 
         self._guarded(finish)
         size = os.fstat(self._file.fileno()).st_size
@@ -146,6 +150,11 @@ class RecordingFile:
         if self.path != self.target:
             self._guarded(lambda: os.replace(self.path, self.target))
         return size
+
+    def _sync(self) -> None:
+        # Pipes and devices cannot be synced.
+        if self.path != self.target:
+            os.fsync(self._file.fileno())
 
     def _guarded(self, action: Callable[[], Any]) -> None:
         try:
