@@ -47,7 +47,7 @@ def begin(rig: Rig, name: str, calm_s: int = 30) -> None:
 def test_no_fault_breaks_an_invariant(fault: object) -> None:
     name = getattr(fault, "name", "")
     rig = Rig(on_battery(), heat=Heat(settle_s=30.0))
-    rig.run(5)
+    rig.run(60, lambda _: rig.frames(1.0, 2))
     end = FAULTS[name].begin(rig.machine)
     rig.run(70, lambda _: rig.frames(1.0, 2))
     end()
