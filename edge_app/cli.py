@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from edge_app.commands import model as model_commands
 from edge_app.commands import policy as policy_commands
 from edge_app.commands import sensors
+from edge_app.commands import service as service_commands
 from edge_app.errors import EXIT_INTERRUPTED, AppError
 
 EXIT_CODES = """\b
@@ -74,6 +75,7 @@ log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with r
 app.add_typer(log, name="log")
 app.add_typer(policy_commands.app, name="policy")
 app.add_typer(model_commands.app, name="model")
+app.add_typer(service_commands.app, name="service")
 app.add_typer(sensors.app, name="sensors")
 
 

@@ -91,6 +91,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.journal import Journal
     from edge_app.models import branches_of
     from edge_app.pipeline import Pipeline, profile
+    from edge_app.service.notify import Notifier, ServiceSink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
     from edge_app.why import WhyServer
@@ -112,6 +113,9 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         _say(f"edge-app why cannot ask this process: {why.problem}")
     sinks: list[Sink] = [statistics, journal.sink(stop), overlapped]
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
+    notifier = Notifier()
+    if notifier.present:
+        sinks.append(ServiceSink(notifier, lambda: source.status, lambda: governor.paused))
     if installed is not None:
         sinks.append(_follower(installed, model, options, pipeline, governor, resources))
     loop = GovernorLoop(

@@ -1,0 +1,1 @@
+"""Running as a service: telling systemd how it goes, and the unit file."""
