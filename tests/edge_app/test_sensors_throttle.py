@@ -120,6 +120,12 @@ def test_under_voltage_by_a_monitor_that_fails() -> None:
     assert device.sensors.sample().under_voltage.quality is Quality.MISSING, "it was there once"
 
 
+def test_under_voltage_of_a_board_that_does_not_watch_its_supply() -> None:
+    device = Device(cooler("cpufreq-cpu0", "0"))
+    assert device.sensors.sample().under_voltage.quality is Quality.ABSENT
+    assert device.status("under-voltage").quality is Quality.ABSENT
+
+
 def script(tmp_path: Path, body: str) -> tuple[str, ...]:
     """A program in place of `vcgencmd`, which counts in a file how often it was asked."""
     program = tmp_path / "vcgencmd"

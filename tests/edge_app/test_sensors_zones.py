@@ -233,6 +233,16 @@ def test_failing_chip_is_stale_then_missing_then_back(number: int, quality: Qual
 
 def test_container_and_virtual_machine_are_named_as_the_reason() -> None:
     assert "hidden by this container" in Device({".dockerenv": ""}).status("thermal").detail
-    machine: Tree = {"sys/class/dmi/id/product_name": "KVM"}
-    assert "hidden by this virtual machine" in Device(machine).status("thermal").detail
+    assert (
+        "hidden by this container"
+        in Device({"run/systemd/container": "lxc"}).status("thermal").detail
+    )
+    machines: list[Tree] = [
+        {"sys/class/dmi/id/product_name": "KVM"},
+        {"sys/hypervisor/type": "xen"},
+    ]
+    for machine in machines:
+        assert "hidden by this virtual machine" in Device(machine).status("thermal").detail
+    real: Tree = {"sys/class/dmi/id/sys_vendor": "LENOVO"}
+    assert "usual in" in Device(real).status("thermal").detail
     assert "usual in" in Device({}).status("thermal").detail
