@@ -218,6 +218,15 @@ def run(
             help="low keeps weights at 2 bits and unpacks them in every frame: slower, smaller.",
         ),
     ] = "normal",
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            "--mqtt",
+            metavar="URL",
+            envvar="EDGE_APP_MQTT",
+            help="Report to a broker: mqtt://[USER:PASSWORD@]HOST[:PORT][/PREFIX].",
+        ),
+    ] = None,
     give_up: Annotated[
         float,
         typer.Option(
@@ -266,6 +275,7 @@ def run(
         memory=memory,
         settings=tuple(settings or ()),
         state=state,
+        mqtt=mqtt,
         give_up=give_up,
         jsonl_max_mb=jsonl_max_mb,
         save=save,

@@ -56,6 +56,7 @@ class RunOptions:
     replay_speed: float | None = None
     threads: int = 1
     memory: str = "normal"
+    mqtt: str | None = None
     state: Path | None = None
     jsonl_max_mb: float | None = None
     save: Path | None = None
@@ -216,6 +217,12 @@ def _outputs(options: RunOptions, source: Source, model: Program) -> list[Sink]:
     if options.save_crops is not None:
         height, width, _ = model.input_shape
         outputs.append(CropSink(options.save_crops, height, width))
+    if options.mqtt is not None:
+        from edge_app.mqtt import MqttSink, parse_address
+        from edge_app.state_file import default_state_path
+
+        directory = default_state_path().parent
+        outputs.append(MqttSink(parse_address(options.mqtt), directory, Path(model.path).stem))
     _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
     _warn_of_unknown_classes(source.classes, model.labels)
     outputs.append(_progress(options))
