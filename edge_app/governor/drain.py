@@ -43,13 +43,19 @@ class Drain:
         self._fps: float | None = None
         self._rung: int | None = None
         self._fit = PowerFit()
+        self._profile = profile
         self.stuck = False
         self.replace(policy, ladder, profile)
 
     def replace(self, policy: Policy, ladder: Ladder, profile: Profile) -> None:
-        """Predict for another ladder from now on."""
+        """Predict for another ladder from now on. With another profile, what was learned of the
+        old one's mistakes is forgotten."""
+        if profile != self._profile:
+            self._gauge.unlearn()
+            self._fit, self._measured = PowerFit(), None
+            self._power_time = -math.inf
+            self._profile = profile
         self._ladder = ladder
-        self._profile = profile
         self._start_bits = policy.confidence.start_bits
         self._capacity_wh = policy.battery.capacity_wh
         self._rung = self._fps = None

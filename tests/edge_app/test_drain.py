@@ -301,6 +301,25 @@ def test_another_policy_predicts_for_its_own_ladder() -> None:
     assert drain.level is not None and drain.level < 0.5
 
 
+def test_another_profile_is_believed_afresh() -> None:
+    policy = load_policy(None)
+    ladder = build_ladder((2, 4, 6, 8), policy)
+    dearer = Profile.from_seconds(SECONDS, 4.0, 6.0)
+    for power_w in (None, 9.76):
+        drain = make_drain()
+        for second in range(400):
+            charge = 0.9 - (second // 20) * 0.01
+            battery = make_battery(float(second), power_w)
+            drain.update(battery, charge, float(second), 1.0, TOP, None, None)
+        learned = rung_watts(drain)
+        drain.replace(policy, ladder, Profile.from_seconds(SECONDS, 2.0, 3.0))
+        assert rung_watts(drain) == learned, "it says the same"
+        drain.replace(policy, ladder, dearer)
+        assert not drain.certain and drain.level is None
+        feed(drain, 1, start=400)
+        assert rung_watts(drain) == pytest.approx([2 * watts for watts in WATTS])
+
+
 def test_state_takes_what_was_learned_along() -> None:
     drain = make_drain()
     for second in range(400):

@@ -23,6 +23,7 @@ def test_the_stated_model() -> None:
     ("bits", "fps", "watts"),
     [
         (2, 10.0, 1.8),
+        (2, 0.5, 1.515),
         (2, 99.0, 1.5 + 2.97),
         (2, 101.0, 4.5),  # there is no time for more than 100 frames
         (2, 0.0, 4.5),
