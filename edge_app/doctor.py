@@ -23,8 +23,8 @@ PROBE_TIMEOUT_S = 60.0
 
 def examine(sysroot: Path) -> int:
     """Print the examination to stdout; the exit code is that of the worst problem found."""
-    if not sysroot.is_dir():
-        raise AppError(f"--sysroot {sysroot}: no such directory", EXIT_USAGE)
+    if not sysroot.exists():
+        raise AppError(f"--sysroot {sysroot}: no such directory or recording", EXIT_USAGE)
     _section("Program")
     _line("edge-app", f"{version('edge-app')}, Python {platform.python_version()}")
     _line("machine", f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs for this process")
@@ -90,16 +90,23 @@ def _cameras(sysroot: Path) -> None:
 
 def _sensors(sysroot: Path) -> None:
     from edge_app.clock import RealClock
+    from edge_app.recordings import open_root
     from edge_app.sensors import Quality, SysfsSensors
+    from edge_app.sensors.guard import GuardedSensors
 
-    sensors = SysfsSensors(sysroot, RealClock())
+    clock = RealClock()
+    sensors = GuardedSensors(SysfsSensors(open_root(sysroot, clock), clock), clock)
     sensors.sample()
-    blind = []
+    absent, broken = [], []
     for status in sensors.describe():
         _line(status.name, f"{status.quality.value:<12} {status.what}: {status.detail}")
-        if status.quality is not Quality.OK:
-            blind.append(status.name)
-    _line("blind to", ", ".join(blind) if blind else "nothing that it looks for")
+        if status.quality is Quality.ABSENT:
+            absent.append(status.name)
+        elif status.quality is not Quality.OK:
+            broken.append(status.name)
+    _line("not on this device", ", ".join(absent) if absent else "nothing that it looks for")
+    if broken:
+        _line("PROBLEM", f"there, but not to be trusted: {', '.join(broken)}")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_doctor_says_what_works_and_what_the_governor_sees(edge_app: Any) -> Non
     for title in ("Program", "Models", "Cameras", "What the governor sees", "Start-up"):
         assert f"\n{title}" in result.stdout
     assert "PROBLEM" not in result.stdout
-    for line in ("first result", "resident memory", "edge-app --help", "blind to", "digits"):
+    for line in ("first result", "resident memory", "edge-app --help", "not on this device", "digits"):
         assert f"\n  {line}" in result.stdout
 
 
@@ -58,8 +58,8 @@ def test_doctor_looks_below_another_root(edge_app: Any, device: Path) -> None:
     sees = result.stdout.split("What the governor sees")[1].split("Start-up")[0]
     (zone,) = [line for line in sees.splitlines() if "soc-thermal" in line]
     assert "48" in zone and " ok " in zone
-    (blind,) = [line for line in sees.splitlines() if "blind to" in line]
-    assert "battery" in blind and "soc-thermal" not in blind
+    (absent,) = [line for line in sees.splitlines() if "not on this device" in line]
+    assert "battery" in absent and "soc-thermal" not in absent
 
 
 def test_doctor_names_what_is_wrong(edge_app: Any, tmp_path: Path) -> None:
