@@ -22,9 +22,8 @@ from edge_app.governor.state import age, number, rows, since, text
 MOVED_C = 1.0
 """A thermometer that is not believed must move by this before it is again. The fall to the fail-safe
 level alone moves a working one by more; one that flickers by its last digit is not enough."""
-
-
-FADING = 0.1
+FADING = 0.2
+"""Seconds of evidence that a second without any takes away."""
 MOST_WEIGHT = 4.0
 """Frames that are twice as much too slow as is suspicious tell twice as much; up to this."""
 
@@ -61,7 +60,7 @@ class Lasting:
 
 
 class Mounting:
-    """Evidence that adds up while it is there and fades, ten times as slowly, while it is not.
+    """Evidence that adds up while it is there and fades, five times as slowly, while it is not.
 
     A governor that keeps its deadline by lowering the level cools the chip: a throttled one is
     slow again and again for some seconds, and seldom for long.

@@ -171,10 +171,10 @@ def test_thermometers_that_claim_to_be_cool_for_long_are_not_believed(
 
 
 @pytest.mark.parametrize("but", [{"cool": False}, {"slowdown": 1.0}], ids=["warm", "quick"])
-def test_evidence_fades_ten_times_as_slowly_as_it_adds_up(but: dict[str, Any]) -> None:
+def test_evidence_fades_five_times_as_slowly_as_it_adds_up(but: dict[str, Any]) -> None:
     throttle, now = make_throttle(), 0.0
     for _ in range(3):
-        # Ten seconds of it, and ten without, which take one off and of which the first tick of
+        # Ten seconds of it, and ten without, which take two off and of which the first tick of
         # the next ones is part.
         for offset in (0.0, 10.0):
             throttle.update(SLOW, TOP, now + offset)
@@ -182,9 +182,9 @@ def test_evidence_fades_ten_times_as_slowly_as_it_adds_up(but: dict[str, Any]) -
         now += 20.0
     throttle.update(SLOW, TOP, now)
     assert throttle.distrusted == ()
-    throttle.update(SLOW, TOP, now + 2.999)
+    throttle.update(SLOW, TOP, now + 5.999)
     assert throttle.distrusted == ()
-    throttle.update(SLOW, TOP, now + 3.0)
+    throttle.update(SLOW, TOP, now + 6.0)
     assert throttle.distrusted == ("cpu",)
 
 
