@@ -46,6 +46,8 @@ LEAST_RUNS = 20
 BUSY_LOAD = 0.10
 """Share of all CPU time used by others from which a measurement is not to be trusted."""
 LARGE_SPREAD = 0.20
+USELESS_SPREAD = 1.0
+"""Times that spread by more tell of the other programs, not of the level."""
 BATTERY_LEAST_S = 60.0
 """Fuel gauges average: a shorter measurement with one tells of what ran before."""
 PACKAGE = "CPU package"
@@ -235,6 +237,9 @@ def _outdated(stored: StoredProfile, program: Program, root: Root) -> str:
         return f"it has other levels than the model; {again}"
     if stored.versions != versions():
         return f"it was measured by another version of this program; {again}"
+    spread = max(level.spread for level in stored.levels)
+    if spread > USELESS_SPREAD:
+        return f"its times spread by {spread:.0%}, the machine was busy; {again}"
     governor = frequency_governor(root)
     if stored.governor != governor:
         return f"the CPU's frequency governor was {stored.governor} and is {governor}; {again}"

@@ -399,3 +399,40 @@ def test_never_predicts_less_than_nothing() -> None:
     fit.offset_w, fit.gain = -1.0, 0.5
     assert fit.predict(1.0) == 0.0
     assert fit.predict(4.0) == 1.0
+
+
+def test_the_fit_step_by_step() -> None:
+    fit = PowerFit()
+    fit.update(6.0, 2.0, 2.0, 1.0)
+    assert (fit.gain, fit.offset_w) == (1.5, 3.0)
+    fit.update(9.0, 2.0, 4.0, 60.0)
+    fast, slow = 1.0 - math.exp(-1.0), 1.0 - math.exp(-60.0 / 3600.0)
+    # Ratio, variance and covariance are of what is 2 W and 3 W from the first look.
+    ratio = 1.5
+    variance, covariance = (1.0 - slow) * slow * 4.0, (1.0 - slow) * slow * 6.0
+    ridge = (0.01 * 6.0) ** 2
+    gain = (covariance + ridge * ratio) / (variance + ridge)
+    offset = 3.0 + (1.5 - gain) * 4.0
+    offset += (9.0 - gain * 4.0 - offset) * fast
+    assert fit.gain == pytest.approx(gain, rel=1e-12)
+    assert fit.offset_w == pytest.approx(offset, rel=1e-12)
+    fit.update(4.5, 2.0, 1.0, 1.0)
+    fast, slower = 1.0 - math.exp(-1.0 / 60.0), 1.0 - math.exp(-1.0 / 3600.0)
+    active, measured = 1.0 - (2.0 + 2.0 * slow), 4.5 - (6.0 + 3.0 * slow)
+    variance = (1.0 - slower) * (variance + slower * active * active)
+    covariance = (1.0 - slower) * (covariance + slower * active * measured)
+    ridge = (0.01 * 3.0) ** 2
+    before = gain
+    gain = (covariance + ridge * ratio) / (variance + ridge)
+    offset += (before - gain) * 1.0
+    offset += (4.5 - gain - offset) * fast
+    assert fit.gain == pytest.approx(gain, rel=1e-12)
+    assert fit.offset_w == pytest.approx(offset, rel=1e-12)
+
+
+def test_the_ratio_follows_within_minutes() -> None:
+    fit = PowerFit()
+    fit.update(5.0, 2.0, 3.0, 1.0)
+    fit.update(10.0, 2.0, 3.0, 60.0)
+    # One rung alone: the gain is the ratio.
+    assert fit.gain == pytest.approx(1.0 + (1.0 - math.exp(-1.0)))

@@ -252,9 +252,9 @@ CONDITIONS = Conditions(
 )
 
 
-def make_level(bits: int, joules: float | None) -> LevelProfile:
+def make_level(bits: int, joules: float | None, spread: float = 0.05) -> LevelProfile:
     return LevelProfile(
-        bits=bits, runs=100, median_s=bits * 0.005, p90_s=bits * 0.006, spread=0.05, joules=joules
+        bits=bits, runs=100, median_s=bits * 0.005, p90_s=bits * 0.006, spread=spread, joules=joules
     )
 
 
@@ -421,6 +421,10 @@ def test_a_run_takes_the_stored_profile(tmp_path: Path, caplog: pytest.LogCaptur
         ({"governor": "powersave"}, "governor was powersave and is none"),
         ({"versions": {"edge-app": "0"}}, "another version"),
         ({"levels": (make_level(2, 0.1),)}, "other levels"),
+        (
+            {"levels": tuple(make_level(bits, 0.1, spread=bits / 7.9) for bits in (2, 4, 6, 8))},
+            "times spread by 101%",
+        ),
     ],
 )
 def test_an_outdated_profile_is_not_used(
