@@ -59,6 +59,7 @@ class _Connection:
         self.newest = self.started
         self.frames = 0
         self.failed = 0
+        self.skipped = 0
         self.period_s = 0.0
         self.problem = ""
         self.closing = False
@@ -88,6 +89,8 @@ class _Connection:
             started = time.monotonic()
             good, image = capture.read()
             ended = time.monotonic()
+            # What OpenCV leaves out nobody can tell.
+            self.skipped = getattr(capture, "skipped", 0)
             if not good or image is None:
                 self.failed += 1
                 in_a_row += 1
@@ -160,8 +163,10 @@ class LiveStream:
 
     @property
     def losses(self) -> Mapping[str, int]:
-        current = 0 if self._connection is None else self._connection.failed
-        return {"capture": self._failed + current, "stale": self._stale}
+        failed, stale, connection = self._failed, self._stale, self._connection
+        if connection is not None:
+            failed, stale = failed + connection.failed, stale + connection.skipped
+        return {"capture": failed, "stale": stale}
 
     @property
     def status(self) -> SourceStatus:
@@ -214,7 +219,8 @@ class LiveStream:
         connection.closing = True
         with self._condition:
             self._connection = None
-        self._failed += connection.failed
+            self._failed += connection.failed
+            self._stale += connection.skipped
         patience = self._patience
         pause = min(patience.retry_s * 2.0**self._attempts, patience.retry_max_s)
         # Many devices that lost the same server must not come back in the same instant.

@@ -73,7 +73,8 @@ class MjpegCapture:
     """Reads pictures from a stream of bytes, like a ``cv2.VideoCapture``; only the newest of those
     that have arrived together is decoded.
 
-    ``receive``: up to so many bytes, as soon as there are some; none at the end.
+    ``receive``: up to so many bytes, as soon as there are some; none at the end. ``skipped``: the
+    pictures that were left out because a newer one came with them.
     """
 
     def __init__(self, receive: Callable[[int], bytes], release: Callable[[], None]) -> None:
@@ -81,6 +82,7 @@ class MjpegCapture:
         self._release = release
         self._splitter = JpegSplitter()
         self._ended = False
+        self.skipped = 0
 
     def read(self) -> tuple[bool, Image | None]:
         while not self._ended:
@@ -88,6 +90,7 @@ class MjpegCapture:
             self._ended = not data
             images = self._splitter.feed(data)
             if images:
+                self.skipped += len(images) - 1
                 image = decode(images[-1])
                 return image is not None, image
         return False, None
