@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor import Decision, Event, Governor, load_policy
+from edge_app.governor import Decision, Event, Governor, Policy, load_policy
 from edge_app.governor.energy import LevelCost, Profile
 from edge_app.governor.state import age, finite, number, rows, since, table, text
 from edge_app.governor.wallclock import WallClock
@@ -39,7 +39,7 @@ def kinds(decisions: list[Decision]) -> list[str]:
     return [event.kind for decision in decisions for event in decision.events]
 
 
-def policy(*overrides: str):  # type: ignore[no-untyped-def]
+def policy(*overrides: str) -> Policy:
     return load_policy(None, overrides=list(overrides))
 
 
@@ -180,10 +180,7 @@ def test_thermometer_that_lies_is_found_out_by_slow_frames() -> None:
     decisions = run(governor, slow_sample(governor, 1.6), 60, 90)
     found = next(decision for decision in decisions if decision.distrusted)
     assert found.time <= 60 + 30 + 2 and found.distrusted == ("cpu-thermal",)
-    assert kinds(decisions) == ["throttled", "distrusted"] or kinds(decisions) == [
-        "distrusted",
-        "throttled",
-    ]
+    assert sorted(set(kinds(decisions))) == ["distrusted", "throttled"]
     assert found.bits <= 2 and found.caps["failsafe"] == 2
     assert decisions[-1].bits == 2 and "not believed" in next(
         decision.why for decision in decisions if decision.cause == "failsafe"
@@ -218,7 +215,10 @@ def test_without_frames_it_is_not_known_how_slow_they_are() -> None:
     governor = make_governor()
     for _ in range(100):
         governor.observe_latency(8, PROFILE[8] * 1.6)
-    idle = lambda t: replace(make_sample(t, 55.0), other_load=ok(0.05, t))  # noqa: E731
+
+    def idle(t: float) -> Sample:
+        return replace(make_sample(t, 55.0), other_load=ok(0.05, t))
+
     assert kinds(run(governor, idle, 0, 200)) == []
 
 
@@ -573,8 +573,8 @@ def test_blind_decisions_have_no_temperature() -> None:
 
 def escalating(*overrides: str, clock: ManualClock | None = None) -> Governor:
     """A governor whose frames start at 2 bits, after its first step at 50 °C."""
-    policy = load_policy(None, overrides=["confidence.start_bits=2", *overrides])
-    governor = Governor(policy, LEVELS, PROFILE, clock or ManualClock())
+    low = policy("confidence.start_bits=2", *overrides)
+    governor = Governor(low, LEVELS, PROFILE, clock or ManualClock())
     governor.step(make_sample(0.0))
     return governor
 
