@@ -180,6 +180,27 @@ def run(
             help="What the model saw, sorted by its answer, one a second for each.",
         ),
     ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            "--serve",
+            metavar="HOST:PORT",
+            help="A page with the live picture and curves, /metrics for Prometheus, /healthz and "
+            "/state.json. :9188 is for this machine only, 0.0.0.0:9188 for everybody who can "
+            "reach it.",
+        ),
+    ] = None,
+    serve_token: Annotated[
+        str | None,
+        typer.Option(
+            "--serve-token",
+            metavar="TOKEN",
+            envvar="EDGE_APP_TOKEN",
+            show_envvar=False,
+            help="What changes over --serve need.  [default: $EDGE_APP_TOKEN, or a new one that is "
+            "printed]",
+        ),
+    ] = None,
     target_fps: Annotated[
         float | None,
         typer.Option(
@@ -281,6 +302,8 @@ def run(
         save=save,
         save_crops=save_crops,
         realtime=realtime,
+        serve=serve,
+        serve_token=serve_token,
     )
     raise typer.Exit(session.run(options))
 

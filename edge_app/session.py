@@ -63,6 +63,8 @@ class RunOptions:
     save_crops: Path | None = None
     give_up: float = 60.0
     realtime: bool = False
+    serve: str | None = None
+    serve_token: str | None = None
 
 
 def run(options: RunOptions) -> int:
@@ -113,6 +115,33 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if why.problem:
         _say(f"edge-app why cannot ask this process: {why.problem}")
     sinks: list[Sink] = [statistics, journal.sink(stop), overlapped]
+
+    def losses() -> Counter[str]:
+        return pipeline.losses() + Counter(output=overlapped.lost)
+
+    if options.serve is not None:
+        from edge_app.serve import About, Hub, open_page
+
+        hub = Hub(
+            About(
+                model=about["model"],
+                model_path=str(model.path),
+                source=source.name,
+                branches=branches_of(model),
+                journal=journal.to_json,
+                policy=lambda: governor.policy,
+                losses=losses,
+                status=lambda: source.status,
+                reload=stop.ask_reload,
+                target_fps=options.target_fps,
+                speed=clock.speed,
+            )
+        )
+        page = open_page(hub, options.serve, options.serve_token)
+        resources.callback(page.close)
+        sensors = hub.watched(sensors)
+        sinks.append(hub)
+        _say(page.greeting())
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
     notifier = Notifier()
     if notifier.present:

@@ -38,6 +38,10 @@ class StopRequest:
         asked, self.reload = self.reload, False
         return asked
 
+    def ask_reload(self) -> None:
+        """Ask for a look at the policy's files, as SIGHUP does. From any thread."""
+        self.reload = True
+
     def take_dump(self) -> bool:
         """Whether the state was asked for since the last call."""
         asked, self.dump = self.dump, False
