@@ -23,7 +23,9 @@ SMOOTHING_S = 3.0
 SLOPE_WINDOW_S = 20.0
 SLOPE_SAMPLES = 24
 MAX_SLOPE_C_PER_S = 0.5
-INTEGRAL_DECAY_S = 900.0
+INTEGRAL_DECAY_S = 600.0
+"""At ``on_c``; more slowly the nearer to ``control_c``: what a device can sustain changes over hours,
+and a memory that fades faster learns it again and again by getting too hot."""
 PAUSE_HYSTERESIS_C = 5.0
 COOL_MARGIN_C = 5.0
 """Below ``on_c`` by this is cool beyond doubt: some firmware throttles from 60 °C on."""
@@ -291,7 +293,7 @@ class ThermalTracker:
             gain = 2.0 * bits / self._policy.thermal.integral_s
             self._integral = max(-bits, self._integral + gain * headroom * min(step_s, GAP_S))
         else:
-            self._integral *= math.exp(-step_s / INTEGRAL_DECAY_S)
+            self._integral *= math.exp(-step_s * headroom / INTEGRAL_DECAY_S)
 
     def state(self, now: float) -> list[dict[str, Any]]:
         """What a restart must not forget: which zones have worked, and which of them are lost."""

@@ -14,6 +14,7 @@ from edge_app.governor.caps import thermal_limits
 from edge_app.governor.controller import Governor
 from edge_app.governor.decision import Decision
 from edge_app.governor.energy import Profile
+from edge_app.governor.ladder import build_ladder
 from edge_app.governor.policy import Policy
 from edge_app.governor.simulation.baselines import Step, baselines
 from edge_app.governor.simulation.devices import DEVICES, Device
@@ -114,10 +115,9 @@ def control_of(device: Device, policy: Policy) -> float:
 def coolest_c(device: Device, policy: Policy) -> float:
     """Where the chip would settle at the lowest rung in the greatest heat: the closed form of two
     resistances in a row."""
-    lowest = policy.levels.min_bits
-    frames = min(policy.frame.min_fps, policy.frame.target_fps)
+    lowest = build_ladder(device.levels, policy).rungs[0]
     others = max(share for _, share in device.others)
-    watts = device.profile().watts(lowest, frames) + device.others_w * others
+    watts = device.profile().watts(lowest.bits, lowest.fps) + device.others_w * others
     resistance = device.thermals.chip_k_per_w + device.thermals.case_k_per_w
     return max(celsius for _, celsius in device.ambient) + watts * resistance
 
