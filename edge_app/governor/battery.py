@@ -118,7 +118,8 @@ class BatteryTracker:
 
     def state(self) -> dict[str, Any]:
         """What a restart of the program must not forget. JSON-able, without times."""
-        return {"lowest": self._lowest, "drain": self._drain.state()}
+        lowest = self._lowest if self._restored is None else self._restored
+        return {"lowest": lowest, "drain": self._drain.state()}
 
     def restore(self, state: object) -> None:
         """Take up what ``state`` gave. Anything else in it is ignored."""
@@ -283,6 +284,8 @@ class BatteryTracker:
         """The last cap, and a rung less for every while it lasts."""
         if self._seen == -math.inf:
             self._seen = now
+        if self._policy.battery.until is not None:
+            self.spare_w = 0.0  # What is not known to be there is not spent.
         failsafe, silent = self._policy.failsafe, now - self._seen
         if silent >= failsafe.after_s and not self._lost:
             self._lost = True

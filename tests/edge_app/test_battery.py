@@ -257,6 +257,14 @@ def test_a_cap_below_full_rate_is_not_raised_by_silence() -> None:
     assert set(caps(tracker, lambda t: make_sample(t, None), 3, 2000)) == {0}
 
 
+def test_nothing_is_spare_while_the_battery_is_silent() -> None:
+    for until, spare_w in ((("battery.until=18:00:00",), 0.0), ((), None)):
+        tracker = make_tracker(*until)
+        tracker.update(make_sample(0.0, 0.5, wall=NOON), 0.0, TOP)
+        tracker.update(make_sample(1.0, None), 1.0, TOP)
+        assert tracker.spare_w == spare_w
+
+
 def test_a_battery_that_has_never_been_read_decays_too() -> None:
     tracker = make_tracker()
     rungs = caps(tracker, lambda t: make_sample(t, None), 100, 700)
@@ -532,6 +540,10 @@ def test_a_restart_remembers_the_minimum_unless_it_was_charged() -> None:
         other = make_tracker()
         other.restore(state)
         assert caps(other, lambda t, c=charge: make_sample(t, c), 0, 3) == [rung] * 3  # type: ignore[misc]
+    # Restarted again before anything was read.
+    again = make_tracker()
+    again.restore(state)
+    assert again.state()["lowest"] == 0.19
     # A charger for a minute makes it worthless.
     charged = make_tracker()
     charged.restore(state)

@@ -21,7 +21,7 @@ from edge_app.sensors import Battery, Quality, Reading, Sample, absent
 
 FULL_J = 20.0 * 3600.0
 RESERVE = 0.05
-STEP_S = 5.0
+STEP_S = 10.0
 NOON = datetime(2026, 6, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 PROFILE = Profile.from_seconds({2: 0.008, 4: 0.016, 6: 0.024, 8: 0.032}, 2.0, 3.0)
 HOURS = (4.0, 4.5, 5.0, 5.5, 6.0, 7.0)
@@ -41,7 +41,7 @@ class World:
     idle: float = 1.0
     frames: float = 1.0
     gauge: str = "up"
-    every_s: float = 5.0
+    every_s: float = 10.0
     tells_power: bool = False
     tells_capacity: bool = True
     more_w: float = 0.0
