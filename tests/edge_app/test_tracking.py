@@ -189,7 +189,28 @@ def test_integral_fills_while_too_hot_and_fades_otherwise() -> None:
         integral_after(feed, float(second), 50.0)
     before = integral_after(feed, 130.0, 50.0)
     after = integral_after(feed, 131.0, 50.0)
-    assert -4.0 < before < after and after == pytest.approx(before * math.exp(-1.0 / 900.0))
+    # 28 °C below control, where the span is 13 °C: the further away, the sooner it is forgotten.
+    fading = math.exp(-28.0 / 13.0 / 600.0)
+    assert -4.0 < before < after and after == pytest.approx(before * fading, rel=1e-6)
+
+
+def test_integral_fades_by_e_in_ten_minutes_where_heat_begins_to_count() -> None:
+    feed = Feed(make_tracker("thermal.forecast_s=0"))
+    for second in range(100):
+        integral_after(feed, float(second), 91.0)
+    for second in range(100, 200):
+        integral_after(feed, float(second), 65.0)
+    before = integral_after(feed, 200.0, 65.0)
+    for second in range(201, 800):
+        integral_after(feed, float(second), 65.0)
+    assert integral_after(feed, 800.0, 65.0) == pytest.approx(before / math.e, rel=1e-4)
+    feed = Feed(make_tracker("thermal.forecast_s=0"))
+    feed(0.0, cool(0.0, 91.0))
+    feed(1.0, cool(1.0, 91.0))
+    for second in range(2, 100):
+        integral_after(feed, float(second), 78.0)
+    before = integral_after(feed, 100.0, 78.0)
+    assert integral_after(feed, 200.0, 78.0) == pytest.approx(before, abs=1e-3), "not at control"
 
 
 def test_integral_is_empty_after_a_gap() -> None:
