@@ -24,7 +24,7 @@ SLOPE_WINDOW_S = 20.0
 SLOPE_SAMPLES = 24
 MAX_SLOPE_C_PER_S = 0.5
 INTEGRAL_DECAY_S = 600.0
-"""At ``on_c``; more slowly the nearer to ``control_c``: what a device can sustain changes over hours,
+"""At ``on_c``; more slowly nearer to ``control_c``: what a device can sustain changes over hours,
 and a memory that fades faster learns it again and again by getting too hot."""
 PAUSE_HYSTERESIS_C = 5.0
 COOL_MARGIN_C = 5.0
