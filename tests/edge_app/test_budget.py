@@ -165,6 +165,7 @@ def test_spare() -> None:
     supply = with_margin(0.65, 0.05) - 0.05
     assert budget.spare(0.65, 1000.0, 1e-4) == pytest.approx(supply / 1000.0 - 1e-4)
     assert budget.spare(0.65, supply / 1e-4 + 1, 1e-4) == 0.0
+    assert budget.spare(0.65, 0.5, 1e-4) == pytest.approx(supply / 0.5 - 1e-4)
     assert budget.spare(0.65, 0.0, 1e-4) == 0.0
     assert budget.spare(0.65, -1.0, 1e-4) == 0.0
     assert budget.spare(0.05, 1000.0, 0.0) == 0.0
