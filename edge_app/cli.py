@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from edge_app.commands import model as model_commands
 from edge_app.commands import policy as policy_commands
+from edge_app.commands import profile as profile_command
 from edge_app.commands import sensors
 from edge_app.commands import service as service_commands
 from edge_app.errors import EXIT_INTERRUPTED, AppError
@@ -75,6 +76,7 @@ log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with r
 app.add_typer(log, name="log")
 app.add_typer(policy_commands.app, name="policy")
 app.add_typer(model_commands.app, name="model")
+app.command(epilog=profile_command.EXIT_CODES)(profile_command.profile)
 app.add_typer(service_commands.app, name="service")
 app.add_typer(sensors.app, name="sensors")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import queue
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.1
 """No wait is longer than this: signals, decisions and the end of the run are looked at between."""
-
-PROFILE_RUNS = 5
-PROFILE_BUDGET_S = 0.05
 
 
 class Model(Protocol):
@@ -56,25 +52,6 @@ class LevelControl(Protocol):
     def paused(self) -> bool: ...
     def observe_latency(self, bits: int, seconds: float) -> None: ...
     def escalate(self, bits: int, margin: float) -> int | None: ...
-
-
-def profile(model: Model) -> dict[int, float]:
-    """Median seconds of a run at each level: at most five runs and 50 ms a level, one to warm up.
-
-    The kernels' time does not depend on the pixels, so a ramp will do.
-    """
-    size = int(np.prod(model.input_shape))
-    image = (np.arange(size) % 251).astype(np.uint8).reshape(model.input_shape)
-    seconds: dict[int, float] = {}
-    for bits in model.levels:
-        model.run(bits, image)
-        times: list[float] = []
-        while len(times) < PROFILE_RUNS and (not times or sum(times) < PROFILE_BUDGET_S):
-            started = time.perf_counter()
-            model.run(bits, image)
-            times.append(time.perf_counter() - started)
-        seconds[bits] = statistics.median(times)
-    return seconds
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
 
     from edge_app.journal import Journal
     from edge_app.models import branches_of
-    from edge_app.pipeline import Pipeline, profile
+    from edge_app.pipeline import Pipeline
+    from edge_app.profiling import profile_for
     from edge_app.service.notify import Notifier, ServiceSink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
@@ -102,7 +103,8 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     model, installed = open_chosen_model(options, uri)
     resources.callback(model.close)
     limits = _limits(options, model, policy)
-    governor = Governor(policy, model.levels, profile(model), clock)
+    costs = profile_for(model, options.threads, options.memory, policy.energy)
+    governor = Governor(policy, model.levels, costs, clock)
     store = _store(options)
     if store is not None:
         governor.restore(store.load())
@@ -214,7 +216,7 @@ def _follower(
     """What switches to another version of an installed model while it runs."""
     from edge_app.governor import Event
     from edge_app.models import branches_of
-    from edge_app.pipeline import profile
+    from edge_app.profiling import profile_for
     from edge_app.store import Store, default_store
     from edge_app.store.follow import Follower
 
@@ -222,7 +224,9 @@ def _follower(
         resources.callback(program.close)
         if program.levels != model.levels:
             return "it has other levels; start edge-app again to use it"
-        governor.replace_profile(profile(program))
+        energy = governor.policy.energy
+        costs = profile_for(program, options.threads, options.memory, energy)
+        governor.replace_profile(costs)
         pipeline.switch(program, branches_of(program))
         return ""
 

@@ -16,7 +16,7 @@ from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOURCE_LOST, AppError
 from edge_app.governor import Decision, Event
 from edge_app.models import branches_of, open_model
-from edge_app.pipeline import SLICE_S, Limits, Pipeline, profile
+from edge_app.pipeline import SLICE_S, Limits, Pipeline
 from edge_app.record import FrameRecord
 from edge_app.signals import StopRequest
 from edge_app.sinks import OutputClosed
@@ -147,12 +147,6 @@ def thermal_decision(bits: int) -> Decision:
         temperature_c=81.0,
         battery_charge=0.5,
     )
-
-
-def test_the_profile_has_a_positive_time_for_each_level(model: Program) -> None:
-    seconds = profile(model)
-    assert tuple(seconds) == model.levels
-    assert all(0 < value < 10 for value in seconds.values())
 
 
 def test_records_say_what_the_model_answered(model: Program) -> None:
