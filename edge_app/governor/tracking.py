@@ -113,12 +113,13 @@ def _slope(points: Iterable[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True)
 class Sight:
-    """Whether the heat can be seen: ``seeing``, ``never``, ``waiting`` or ``lost``."""
+    """Whether the heat can be seen: ``seeing``, ``never`` (until now), ``waiting`` or ``lost``."""
 
     state: str
     detail: str = ""
 
 
+NO_THERMOMETER = "no thermal sensor on this device"
 _WORSE = ("seeing", "waiting", "lost")
 
 
@@ -138,7 +139,7 @@ class ThermalTracker:
         self.paused = False
         self.fresh = False
         self.heat: Heat | None = None
-        self.sight = Sight("never")
+        self.sight = Sight("never", NO_THERMOMETER)
         self.events: list[Event] = []
 
     def update(self, sample: Sample, now: float, step_s: float, effort: float | None) -> None:
@@ -226,14 +227,21 @@ class ThermalTracker:
         be the one that is hot, so that its loss counts even if others go on.
         """
         if not self._tracks:
-            return Sight("never")
+            return Sight("never", NO_THERMOMETER)
         works = any(not track.problem for track in self._tracks.values())
         sights = [
             self._judge(name, track, now)
             for name, track in self._tracks.items()
             if not (works and track.problem and (track.last_ok == -math.inf or track.stuck))
         ]
-        return max(sights, key=lambda sight: _WORSE.index(sight.state))
+        worst = max(sights, key=lambda sight: _WORSE.index(sight.state))
+        if worst.state != "lost" and all(
+            track.last_ok == -math.inf for track in self._tracks.values()
+        ):
+            # Nothing has been seen yet: no reason to begin as if all were well.
+            names = ", ".join(self._tracks)
+            return Sight("never", f"no temperature from {names} yet")
+        return worst
 
     def _judge(self, name: str, track: ZoneTrack, now: float) -> Sight:
         failsafe = self._policy.failsafe

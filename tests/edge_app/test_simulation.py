@@ -70,9 +70,10 @@ def test_heat_is_neither_made_nor_lost(parts: Thermals, seconds: list[tuple[floa
 def test_settles_at_two_resistances_in_a_row(
     parts: Thermals, watts: float, ambient_c: float
 ) -> None:
-    heat = Heat(parts, ambient_c + watts * (parts.chip_k_per_w + parts.case_k_per_w) * 0.9)
-    slowest = (parts.chip_j_per_k + parts.case_j_per_k) * parts.case_k_per_w
-    for _ in range(int(slowest * 10)):
+    heat = Heat(parts, ambient_c + watts * (parts.chip_k_per_w + parts.case_k_per_w) * 0.98)
+    both = parts.chip_k_per_w + parts.case_k_per_w
+    slowest = parts.chip_j_per_k * both + parts.case_j_per_k * parts.case_k_per_w
+    for _ in range(int(slowest * 8)):
         heat.second(watts, ambient_c)
     case_c = ambient_c + watts * parts.case_k_per_w
     assert heat.case_c == pytest.approx(case_c, abs=0.05)
