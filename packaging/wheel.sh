@@ -22,6 +22,7 @@ tools() { # ARCHITECTURE
         echo "wheel.sh: missing; on Debian or Ubuntu: apt-get install g++-${1//_/-}-linux-gnu" >&2
         exit 3
     fi
+    "$here/ui/build.sh" tools
 }
 
 # Prints the folder of the package executorch for ARCHITECTURE.
@@ -54,6 +55,7 @@ headers() { # ARCHITECTURE VERSION
 build() { # ARCHITECTURE FOLDER
     local raw wheel settings=()
     tools "$1"
+    "$here/ui/build.sh" >&2
     mkdir -p "$2" "$root/build"
     raw="$(mktemp -d "$root/build/wheel.XXXXXX")"
     trap 'rm -rf "'"$raw"'"' EXIT

@@ -20,7 +20,7 @@ OURS = {
     "icon.svg": "image/svg+xml",
 }
 HOW_TO_GET_CURVES = (
-    "Curves need uPlot, which this checkout has not: <code>make ui</code> (needs npm) brings it. "
+    "Curves need uPlot, which this checkout has not: <code>packaging/ui/build.sh</code> brings it (with npm). "
     "The numbers are the same."
 )
 CACHED = "max-age=0, must-revalidate"

@@ -152,7 +152,9 @@ class Page:
         pulse = asyncio.create_task(self._pulse(routes))
 
         async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._client(routes, reader, writer)
+            # At the end of the loop: asyncio complains about connections that are cancelled.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._client(routes, reader, writer)
 
         server = await asyncio.start_server(
             client, sock=self._listener, limit=LARGEST_HEAD, backlog=128
