@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from edge_app.governor import Governor
     from edge_app.sensors import Quality, Reading, Sample, SensorSource
 
-SCALARS = ("throttled", "under_voltage", "cpu_limit", "other_load", "cpu_pressure", "power")
+SCALARS = (
+    "throttled",
+    "under_voltage",
+    "cpu_limit",
+    "cpu_frequency",
+    "other_load",
+    "cpu_pressure",
+    "power",
+)
 DEFAULT_MODEL = "digits"
 
 

@@ -7,6 +7,7 @@ own; this one knows who needs what, and what both threads share.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,13 @@ from edge_app.clock import Clock
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor.arbiter import Arbiter
 from edge_app.governor.battery import BatteryTracker
-from edge_app.governor.caps import Cap, deadline_cap, failsafe_cap, thermal_cap
+from edge_app.governor.caps import (
+    NO_THERMOMETER,
+    Cap,
+    deadline_cap,
+    failsafe_cap,
+    thermal_cap,
+)
 from edge_app.governor.decision import Decision, Event
 from edge_app.governor.frames import Frames, Given
 from edge_app.governor.hidden import Evidence, HiddenThrottle
@@ -26,6 +33,9 @@ from edge_app.governor.tracking import GAP_S, Sight, ThermalTracker, usable
 from edge_app.governor.wallclock import WallClock
 from edge_app.sensors import Sample
 from edge_app.sensors.validators import Smoothed
+
+PACES = 10
+"""Samples of the CPU's frequency that are looked back upon."""
 
 
 class Governor:
@@ -57,6 +67,7 @@ class Governor:
         self._battery = BatteryTracker(policy, self.ladder, self._frames.profile)
         self._throttle = HiddenThrottle(policy, self.ladder.top)
         self._load = LoadCap(policy, self.ladder)
+        self._paces: deque[float] = deque(maxlen=PACES)
         self._effort = Smoothed()
         self._wall = WallClock()
         self._arbiter = Arbiter(self.ladder, policy.stability, self._limited)
@@ -234,13 +245,27 @@ class Governor:
     def _evidence(self, sample: Sample, now: float) -> Evidence:
         """What speaks for and against throttling."""
         return Evidence(
-            slowdown=self._frames.recent_slowdown(now),
+            slowdown=self._unexplained_slowdown(sample, now),
             throttled=usable(sample.throttled, now, LOAD_MAX_AGE_S) == 1.0,
             under_voltage=usable(sample.under_voltage, now, LOAD_MAX_AGE_S) == 1.0,
             others_idle=others_idle(sample, self.policy.load, now),
             cool=self._thermal.cool(),
             temperatures=self._thermal.temperatures(),
         )
+
+    def _unexplained_slowdown(self, sample: Sample, now: float) -> float | None:
+        """How much slower frames are than the CPU's own choice of frequency accounts for.
+
+        A kernel that saves power turns the frequency down because there is little to do: frames are
+        slow then, and no chip is hot. The lowest frequency of late is taken, in doubt for the chip.
+        """
+        slowdown = self._frames.recent_slowdown(now)
+        share = usable(sample.cpu_frequency, now, LOAD_MAX_AGE_S)
+        if share is not None and 0.0 < share <= 1.0:
+            self._paces.append(share)
+        else:
+            self._paces.clear()
+        return slowdown if slowdown is None or not self._paces else slowdown * min(self._paces)
 
     def _collect_events(self, first: bool) -> tuple[Event, ...]:
         """What has happened in the parts since the last step."""
@@ -250,7 +275,7 @@ class Governor:
         if first and self._thermal.sight.state == "never":
             allowed = self.policy.failsafe.no_thermal_sensor_bits
             bits = self.ladder.rungs[self.ladder.at_most(allowed)].bits
-            text = f"no thermal sensor on this device: {bits} bits at most"
+            text = f"{self._thermal.sight.detail or NO_THERMOMETER}: {bits} bits at most"
             events.append(Event("no_thermal_sensor", text))
         return tuple(events)
 

@@ -20,6 +20,7 @@ COUNTS = ("core_throttle_count", "package_throttle_count")
 LOOK_AGAIN_S = 60.0
 """How often the list of CPUs is read again: they come and go, but seldom."""
 NAME = "CPU frequency limit"
+CURRENT = "CPU frequency"
 
 
 def _implausible_share(share: float) -> str | None:
@@ -84,6 +85,37 @@ class FrequencyLimit:
         else:
             detail = self._validator.fault
         return SensorStatus("cpu frequency", what, limit.quality, detail)
+
+
+class CurrentFrequency:
+    """The frequency that runs now as a share of the same CPUs' highest: of the slowest CPUs.
+
+    The kernel's governor turns it down where there is little to do, so that what is slow need not be
+    hot. One moment tells little: use the lowest of several.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._validator = Validator(CURRENT, _implausible_share)
+        self._seen = False
+
+    def read(self, time: float) -> Reading:
+        shares: list[float] = []
+        problem = "no policy gives a frequency"
+        for entry in self._root.entries(CPUFREQ):
+            if not re.fullmatch(r"policy\d+", entry):
+                continue
+            now = self._root.read(f"{CPUFREQ}/{entry}/scaling_cur_freq")
+            highest = self._root.read(f"{CPUFREQ}/{entry}/cpuinfo_max_freq").number()
+            khz = now.number()
+            if khz is None:
+                problem = now.problem
+            elif highest is not None and highest > 0:
+                self._seen = True
+                shares.append(min(1.0, khz / highest))
+        if not shares:
+            return self._validator.reading(None, time, problem) if self._seen else absent(CURRENT)
+        return self._validator.reading(min(shares), time)
 
 
 class ThrottleCounts:

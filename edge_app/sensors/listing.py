@@ -33,6 +33,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "load of others": (r"proc/stat",),
     "CPU pressure": (r"proc/pressure/cpu", r".*/cpu\.pressure"),
     "CPU frequency limit": (r".*/scaling_max_freq",),
+    "CPU frequency": (r".*/cpufreq/policy\d+/scaling_cur_freq",),
     "power": (
         r"sys/class/powercap/.*/energy_uj",
         r"sys/(class/hwmon|bus/iio)/.*/(in|curr|power|in_power)\d_input",
@@ -228,6 +229,7 @@ def _others(sample: Sample, seen: Mapping[str, Attribute], faults: Faults) -> li
         (sample.throttled, "throttled", 1.0, "", "cpu throttle"),
         (sample.under_voltage, "under-voltage", 1.0, "", "under-voltage"),
         (sample.cpu_limit, "CPU frequency limit", PERCENT, "%", "cpu frequency"),
+        (sample.cpu_frequency, "CPU frequency", PERCENT, "%", "cpu frequency"),
         (sample.other_load, "load of others", PERCENT, "%", "load"),
         (sample.cpu_pressure, "CPU pressure", 1.0, "%", "pressure"),
     )

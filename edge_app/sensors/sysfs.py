@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_app.clock import Clock
 from edge_app.sensors.board import surroundings
-from edge_app.sensors.cpufreq import FrequencyLimit
+from edge_app.sensors.cpufreq import CurrentFrequency, FrequencyLimit
 from edge_app.sensors.energy import EnergyMeter
 from edge_app.sensors.hwmon import HwmonChips, HwmonTemperatures
 from edge_app.sensors.load import CpuLoad, Load
@@ -31,6 +31,7 @@ class _Readers:
         self.energy = EnergyMeter(files, clock)
         self.cpu = CpuLoad(files)
         self.limit = FrequencyLimit(files)
+        self.frequency = CurrentFrequency(files)
         self.smoothed = Smoothed()
 
 
@@ -67,6 +68,7 @@ class SysfsSensors:
             other_load=load.other,
             cpu_pressure=load.pressure,
             cpu_limit=readers.limit.read(time),
+            cpu_frequency=readers.frequency.read(time),
             power=readers.energy.reading(readers.energy.read(chips, battery), time),
             wall=datetime.now().astimezone() if self._files.is_this_machine else None,
         )

@@ -93,7 +93,8 @@ class Sample:
     0..1 of all CPU time used by other processes. ``cpu_pressure``: percent of the last 10 s in
     which some task waited for a CPU (Linux pressure stall information, `some avg10`).
     ``cpu_limit``: highest frequency that is allowed now as a share of the hardware's highest.
-    ``power``: watts that the device (or, as its name then says, a part of it) takes.
+    ``cpu_frequency``: the one that runs now, as such a share, of the CPU that is slowest at this
+    moment. ``power``: watts that the device (or, as its name then says, a part of it) takes.
     """
 
     time: float
@@ -104,6 +105,7 @@ class Sample:
     other_load: Reading = absent("load of others")
     cpu_pressure: Reading = absent("CPU pressure")
     cpu_limit: Reading = absent("CPU frequency limit")
+    cpu_frequency: Reading = absent("CPU frequency")
     power: Reading = absent("power")
     wall: datetime | None = None
 

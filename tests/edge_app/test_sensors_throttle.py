@@ -247,3 +247,20 @@ def test_frequency_limit_that_cannot_be_read(content: str | int) -> None:
 def test_frequency_limit_is_absent_without_cpufreq(tmp_path: Path) -> None:
     sample = SysfsSensors(tmp_path, ManualClock()).sample()
     assert sample.cpu_limit.quality is Quality.ABSENT
+
+
+def running(number: int, now: str | int, highest: str) -> Tree:
+    directory = f"{CPU}/cpufreq/policy{number}"
+    return {f"{directory}/scaling_cur_freq": now, f"{directory}/cpuinfo_max_freq": highest}
+
+
+def test_the_frequency_that_runs_now_is_that_of_the_slowest_cpus() -> None:
+    device = Device({**running(0, "600000", "1800000"), **running(4, "2400000", "2400000")})
+    assert device.sensors.sample().cpu_frequency.value == pytest.approx(1 / 3)
+    boosted = Device(running(0, "1900000", "1800000")).sensors.sample().cpu_frequency
+    assert boosted.value == 1.0
+
+
+@pytest.mark.parametrize("content", [errno.EIO, "", "0", "x"])
+def test_a_frequency_that_cannot_be_read(content: str | int) -> None:
+    assert not Device(running(0, content, "1800000")).sensors.sample().cpu_frequency.ok
