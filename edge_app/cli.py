@@ -402,7 +402,7 @@ def bench(
     All sides run in turn, in one process and on the same CPUs. --network, and --peers where --programs
     has nothing yet, need the server extra: pip install 'edge-app[server]'.
     """
-    from edge_app import benchmark
+    from edge_app.bench import benchmark
 
     options = benchmark.BenchOptions(
         model=model,

@@ -77,8 +77,8 @@ def run(options: RunOptions) -> int:
 
 def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack) -> int:
     from edge_app.governor import Governor, GovernorLoop, resolve
-    from edge_app.governor.policy_warnings import oddities
-    from edge_app.governor.reload import PolicyWatcher
+    from edge_app.policy.oddities import oddities
+    from edge_app.policy.watcher import PolicyWatcher
 
     def load() -> Resolved:
         replayed = REPLAY_SETTINGS if options.replay_sensors is not None else ()
@@ -94,7 +94,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.journal import Journal
     from edge_app.models import branches_of
     from edge_app.pipeline import Pipeline
-    from edge_app.profiling import profile_for
+    from edge_app.profiles.measuring import profile_for
     from edge_app.service.notify import Notifier, ServiceSink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
@@ -216,7 +216,7 @@ def _follower(
     """What switches to another version of an installed model while it runs."""
     from edge_app.governor import Event
     from edge_app.models import branches_of
-    from edge_app.profiling import profile_for
+    from edge_app.profiles.measuring import profile_for
     from edge_app.store import Store, default_store
     from edge_app.store.follow import Follower
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edge_app.governor.layers import Resolved
-    from edge_app.governor.policy import Policy
-    from edge_app.governor.policy_problems import Problem
+    from edge_app.policy.layers import Resolved
+    from edge_app.policy.model import Policy
+    from edge_app.policy.problems import Problem
     from edge_app.sensors import Sample
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def init(
     It has the keys that are worth changing, and those of the preset.
     """
     from edge_app.governor import load_policy
-    from edge_app.governor.policy_text import commented
+    from edge_app.policy.text import commented
 
     name = preset if file == "-" else Path(file).stem or preset
     text = commented(load_policy(None, preset), name, full)
@@ -89,7 +89,7 @@ def check(
     Exit code 2 if there is a mistake; warnings alone: 0.
     """
     from edge_app.errors import EXIT_USAGE
-    from edge_app.governor.policy_problems import PolicyError
+    from edge_app.policy.problems import PolicyError
 
     sample = _sample(sysroot)
     found: list[Problem] = []
@@ -127,7 +127,7 @@ def show(
     ] = False,
 ) -> None:
     """Print the effective policy as TOML."""
-    from edge_app.governor.policy_text import render
+    from edge_app.policy.text import render
 
     resolved = _resolve(policy, preset, overrides)
     typer.echo(render(resolved.policy, resolved.origin if origin else None), nl=False)
@@ -149,7 +149,7 @@ def diff(
 
     With A alone: from balanced to A.
     """
-    from edge_app.governor.policy_text import differences
+    from edge_app.policy.text import differences
 
     if first is not None and second is None:
         first, second = "balanced", first
@@ -166,7 +166,7 @@ def schema() -> None:
     """Print the JSON Schema of a policy, for editors."""
     from json import dumps
 
-    from edge_app.governor.policy_schema import json_schema
+    from edge_app.policy.schema import json_schema
 
     typer.echo(dumps(json_schema(), ensure_ascii=False, indent=2))
 
@@ -185,9 +185,9 @@ def explain(
 
     Without KEY: all keys.
     """
-    from edge_app.governor.policy_keys import find, keys
-    from edge_app.governor.policy_problems import PolicyError
-    from edge_app.governor.policy_text import explanation, listing
+    from edge_app.policy.keys import find, keys
+    from edge_app.policy.problems import PolicyError
+    from edge_app.policy.text import explanation, listing
 
     if key is None:
         typer.echo(listing(keys().values()))
@@ -269,7 +269,7 @@ def _resolve(
 
 def _alone(file: Path, preset: str) -> Resolved:
     """A file on nothing but the preset: what is wrong elsewhere is not its fault."""
-    from edge_app.governor.layers import Sources, load
+    from edge_app.policy.layers import Sources, load
 
     return load(Sources(file, preset))
 
@@ -297,7 +297,7 @@ def _sample(sysroot: Path) -> Sample:
 def _oddities(resolved: Resolved, sample: Sample) -> list[Problem]:
     from datetime import datetime
 
-    from edge_app.governor.policy_warnings import oddities
+    from edge_app.policy.oddities import oddities
 
     return oddities(resolved, sample, datetime.now().astimezone())
 

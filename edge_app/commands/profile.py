@@ -35,6 +35,6 @@ def profile(
     profile is stored below $XDG_CACHE_HOME/edge-app/profiles; edge-app run takes it from there.
     Leave the machine alone meanwhile: what disturbs the measurement is named.
     """
-    from edge_app.profile_table import ProfileOptions, run
+    from edge_app.profiles.table import ProfileOptions, run
 
     raise typer.Exit(run(ProfileOptions(model, threads, memory, seconds, json)))

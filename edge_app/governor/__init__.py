@@ -6,11 +6,11 @@ knows of cameras, models or files other than policies.
 
 from edge_app.governor.controller import Governor
 from edge_app.governor.decision import Decision, Event
-from edge_app.governor.layers import Resolved, load_policy, resolve
 from edge_app.governor.loop import GovernorLoop
-from edge_app.governor.policy import Policy
-from edge_app.governor.policy_file import presets
-from edge_app.governor.policy_problems import PolicyError
+from edge_app.policy.files import presets
+from edge_app.policy.layers import Resolved, load_policy, resolve
+from edge_app.policy.model import Policy
+from edge_app.policy.problems import PolicyError
 
 __all__ = [
     "Decision",

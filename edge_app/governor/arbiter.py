@@ -16,8 +16,8 @@ from typing import Any
 
 from edge_app.governor.caps import CAP_NAMES, Cap
 from edge_app.governor.ladder import Ladder, Rung
-from edge_app.governor.policy import Stability
 from edge_app.governor.state import age, finite, number, rows, since, text
+from edge_app.policy.model import Stability
 
 
 @dataclass(frozen=True)

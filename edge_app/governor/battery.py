@@ -18,10 +18,10 @@ from edge_app.governor.decision import Event
 from edge_app.governor.drain import Drain
 from edge_app.governor.energy import Profile
 from edge_app.governor.ladder import Ladder, Rung
-from edge_app.governor.policy import Policy, Tier
 from edge_app.governor.state import number, table
 from edge_app.governor.tracking import usable
 from edge_app.governor.until import EndTime, duration
+from edge_app.policy.model import Policy, Tier
 from edge_app.sensors import Battery, Sample
 
 BATTERY_MAX_AGE_S = 60.0

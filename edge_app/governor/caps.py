@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_app.governor.ladder import Ladder
-from edge_app.governor.policy import Policy, Thermal
+from edge_app.policy.model import Policy, Thermal
 from edge_app.sensors import Zone
 
 CAP_NAMES = ("thermal", "battery", "deadline", "load", "throttle", "failsafe", "policy")
@@ -20,6 +20,8 @@ PASSIVE_MARGIN_C = 2.0
 CRITICAL_MARGIN_C = 8.0
 PAUSE_MARGIN_C = 3.0
 """How far the policy's limits stay below the device's own trip points."""
+
+NO_THERMOMETER = "no thermal sensor on this device"
 
 DEADLINE_QUANTILE = 1.645
 """95 % of a normal distribution lie below this many standard deviations above the mean."""
@@ -147,11 +149,11 @@ def deadline_cap(
 
 
 def failsafe_cap(state: str, detail: str, current: int, ladder: Ladder, policy: Policy) -> Cap:
-    """What blindness allows. ``state``: ``seeing``, ``never`` (no thermal sensor), ``waiting``
+    """What blindness allows. ``state``: ``seeing``, ``never`` (no temperature yet), ``waiting``
     (silent for less than ``after_s``) or ``lost``. Blind, nothing is ever raised."""
     if state == "never":
         rung = ladder.at_most(policy.failsafe.no_thermal_sensor_bits)
-        return Cap("failsafe", rung, "no thermal sensor on this device", urgent=True)
+        return Cap("failsafe", rung, detail or NO_THERMOMETER, urgent=True)
     if state == "waiting":
         return Cap("failsafe", current, detail, urgent=True)
     if state == "lost":

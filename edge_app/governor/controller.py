@@ -27,10 +27,10 @@ from edge_app.governor.frames import Frames, Given
 from edge_app.governor.hidden import Evidence, HiddenThrottle
 from edge_app.governor.ladder import Ladder, Rung, build_ladder
 from edge_app.governor.load import LOAD_MAX_AGE_S, LoadCap, others_idle
-from edge_app.governor.policy import Policy
 from edge_app.governor.state import SCHEMA, finite, table
 from edge_app.governor.tracking import GAP_S, Sight, ThermalTracker, usable
 from edge_app.governor.wallclock import WallClock
+from edge_app.policy.model import Policy
 from edge_app.sensors import Sample
 from edge_app.sensors.validators import Smoothed
 

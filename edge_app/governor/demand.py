@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from edge_app.governor.caps import DEADLINE_QUANTILE
 from edge_app.governor.energy import Profile
-from edge_app.governor.policy import Policy
+from edge_app.policy.model import Policy
 
 
 class Bucket:

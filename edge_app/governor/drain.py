@@ -8,10 +8,10 @@ from typing import Any
 from edge_app.governor.energy import Profile
 from edge_app.governor.gauge import Gauge
 from edge_app.governor.ladder import Ladder
-from edge_app.governor.policy import Policy
 from edge_app.governor.power_fit import PowerFit
 from edge_app.governor.state import table
 from edge_app.governor.tracking import GAP_S, usable
+from edge_app.policy.model import Policy
 from edge_app.sensors import Battery
 
 JOULES_PER_WH = 3600.0

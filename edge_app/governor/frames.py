@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from edge_app.governor.demand import Escalation
 from edge_app.governor.energy import Profile, Usage, Use
-from edge_app.governor.policy import Policy
 from edge_app.governor.slowdown import Slowdown
+from edge_app.policy.model import Policy
 
 FRAMES_MAX_AGE_S = 10.0
 """Without a frame for so long, how slow frames are is not known."""

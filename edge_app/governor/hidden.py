@@ -16,8 +16,8 @@ from typing import Any
 from edge_app.governor.backdown import Backdown
 from edge_app.governor.caps import Cap
 from edge_app.governor.decision import Event
-from edge_app.governor.policy import Policy
 from edge_app.governor.state import age, number, rows, since, text
+from edge_app.policy.model import DAY_S, Policy
 
 MOVED_C = 1.0
 """A thermometer that is not believed must move by this before it is again. The fall to the fail-safe
@@ -105,14 +105,17 @@ class HiddenThrottle:
 
     ``distrusted``: names of thermometers that are readable and not believed, ``detail`` says why.
     The way out: one of the thermometers gives sound readings that have moved and nothing throttles
-    for ``failsafe.recover_s``; twice as long each time it happens again, up to the longest dwell.
+    for ``failsafe.recover_s``; or none has moved, for a device may settle where it was, and nothing
+    has throttled for ``stability.forget_s``. Twice as long each time it happens again, up to the
+    longest dwell or a day.
     """
 
     def __init__(self, policy: Policy, top: int) -> None:
         self._policy = policy
         self._backdown = Backdown(top, 0, policy.throttle.step_s)
         self._why = "nothing throttles the CPU"
-        self._hidden, self._lie, self._sound = Lasting(), Mounting(), Lasting()
+        self._hidden, self._lie = Lasting(), Mounting()
+        self._sound, self._quiet = Lasting(), Lasting()
         self._throttled, self._weak_supply = Episode("throttled"), Episode("under_voltage")
         self._reference: dict[str, float] = {}
         self._moved: set[str] = set()
@@ -138,7 +141,8 @@ class HiddenThrottle:
 
     def restart(self) -> None:
         """After a gap in which nobody looked, nothing has lasted."""
-        self._hidden, self._lie, self._sound = Lasting(), Mounting(), Lasting()
+        self._hidden, self._lie = Lasting(), Mounting()
+        self._sound, self._quiet = Lasting(), Lasting()
 
     def replace_policy(self, policy: Policy, top: int) -> None:
         """Go on under another policy, whose ladder ends at ``top``."""
@@ -168,13 +172,15 @@ class HiddenThrottle:
         for name, celsius in evidence.temperatures.items():
             if abs(celsius - self._reference.setdefault(name, celsius)) >= MOVED_C:
                 self._moved.add(name)
-        sound = any(name in self._moved for name in evidence.temperatures)
         # Slow because of others is no sign of trouble, but none of health either.
-        sound = sound and not (evidence.throttled or self._slow(evidence))
-        if self._sound.update(sound, now) >= self._recover_s:
-            names = ", ".join(self.distrusted)
-            self.events.append(Event("trusted", f"{names} moves and nothing throttles any more"))
-            self.distrusted, self.detail = (), ""
+        quiet = bool(evidence.temperatures) and not (evidence.throttled or self._slow(evidence))
+        quiet_s = self._quiet.update(quiet, now)
+        moves = quiet and any(name in self._moved for name in evidence.temperatures)
+        names = ", ".join(self.distrusted)
+        if self._sound.update(moves, now) >= self._recover_s:
+            self._trust(f"{names} moves and nothing throttles any more")
+        elif quiet_s >= self._forget_s:
+            self._trust(f"nothing has throttled for {quiet_s / 60.0:.0f} min; {names} is believed")
 
     def _weight(self, evidence: Evidence) -> float:
         """1 for frames that are just slow enough to be suspicious, more for slower ones."""
@@ -186,19 +192,32 @@ class HiddenThrottle:
     def _distrust(self, temperatures: Mapping[str, float], reason: str) -> None:
         self.distrusted = tuple(sorted(temperatures))
         self._reference, self._moved = dict(temperatures), set()
-        self._sound, self._lie = Lasting(), Mounting()
+        self._sound, self._quiet, self._lie = Lasting(), Lasting(), Mounting()
         self._times += 1
         claims = ", ".join(f"{name} {temperatures[name]:.1f} °C" for name in self.distrusted)
         self.detail = f"{claims} is not believed: {reason}"
         self.events.append(Event("distrusted", self.detail))
 
+    def _trust(self, reason: str) -> None:
+        self.events.append(Event("trusted", reason))
+        self.distrusted, self.detail = (), ""
+
     @property
     def _recover_s(self) -> float:
-        """Seconds of sound readings until thermometers are believed again."""
-        first = self._policy.failsafe.recover_s
-        longest = max(first, self._policy.stability.raise_backoff_max_s)
+        """Seconds of sound readings that move until thermometers are believed again."""
+        return self._doubled(
+            self._policy.failsafe.recover_s, self._policy.stability.raise_backoff_max_s
+        )
+
+    @property
+    def _forget_s(self) -> float:
+        """Seconds without throttling until they are believed again, unmoved."""
+        return self._doubled(self._policy.stability.forget_s, DAY_S)
+
+    def _doubled(self, first: float, longest: float) -> float:
+        """Twice as long each time that thermometers were distrusted."""
         # The exponent is bounded because nothing else bounds it on a device that runs for years.
-        return min(first * 2.0 ** min(self._times - 1, 16), longest)
+        return min(first * 2.0 ** min(self._times - 1, 16), max(first, longest))
 
     def state(self, now: float) -> dict[str, Any]:
         """What a restart must not forget."""

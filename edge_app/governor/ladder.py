@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_app.governor.policy import Policy
+from edge_app.policy.model import Policy
 
 SHED_SHARES = (0.25, 0.5)
 """Shares of the full frame rate of the rungs below the lowest level at full rate."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from edge_app.governor.backdown import Backdown
 from edge_app.governor.caps import Cap
 from edge_app.governor.ladder import Ladder
-from edge_app.governor.policy import Load, Policy
 from edge_app.governor.tracking import usable
+from edge_app.policy.model import Load, Policy
 from edge_app.sensors import Sample
 
 LOAD_MAX_AGE_S = 10.0

@@ -15,12 +15,13 @@ from edge_app.governor.decision import Decision, Event
 from edge_app.sensors import Sample, SensorSource
 
 if TYPE_CHECKING:
-    from edge_app.governor.reload import PolicyWatcher
+    from edge_app.policy.watcher import PolicyWatcher
 
 PERIOD_S = 1.0
 SAVE_EVERY_S = 10.0
 
 log = logging.getLogger(__name__)
+
 
 class StateStore(Protocol):
     """Where the governor's memory survives a restart."""
@@ -98,7 +99,7 @@ class GovernorLoop:
     def _follow_policy(self) -> None:
         if self._watcher is None:
             return
-        from edge_app.governor.reload import Rejected, Reloaded
+        from edge_app.policy.watcher import Rejected, Reloaded
 
         outcome = self._watcher.poll(self._reload())
         if isinstance(outcome, Reloaded):

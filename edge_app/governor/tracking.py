@@ -14,8 +14,8 @@ from typing import Any
 
 from edge_app.governor.caps import Heat, ThermalLimits, thermal_limits
 from edge_app.governor.decision import Event
-from edge_app.governor.policy import Policy
 from edge_app.governor.state import age, finite, since, table, text
+from edge_app.policy.model import Policy
 from edge_app.sensors import Quality, Reading, Sample, Zone, absent
 from edge_app.sensors.validators import StuckDetector, implausible_temperature
 
@@ -119,7 +119,6 @@ class Sight:
     detail: str = ""
 
 
-NO_THERMOMETER = "no thermal sensor on this device"
 _WORSE = ("seeing", "waiting", "lost")
 
 
@@ -139,7 +138,7 @@ class ThermalTracker:
         self.paused = False
         self.fresh = False
         self.heat: Heat | None = None
-        self.sight = Sight("never", NO_THERMOMETER)
+        self.sight = Sight("never")
         self.events: list[Event] = []
 
     def update(self, sample: Sample, now: float, step_s: float, effort: float | None) -> None:
@@ -227,7 +226,7 @@ class ThermalTracker:
         be the one that is hot, so that its loss counts even if others go on.
         """
         if not self._tracks:
-            return Sight("never", NO_THERMOMETER)
+            return Sight("never")
         works = any(not track.problem for track in self._tracks.values())
         sights = [
             self._judge(name, track, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 
 from edge_app.governor.decision import Event
-from edge_app.governor.policy import DAY_S
+from edge_app.policy.model import DAY_S
 
 JUMP_S = 30.0
 """The wall clock has jumped if it moved so much more or less than the monotonic one."""

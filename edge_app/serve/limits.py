@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_app.governor.caps import ThermalLimits, thermal_limits
-from edge_app.governor.policy import zone_matches
+from edge_app.policy.model import zone_matches
 from edge_app.sensors import Zone, absent
 from edge_app.serve.hub import Hub
 

@@ -57,8 +57,8 @@ def has_curves(known: dict[str, Asset]) -> bool:
 
 def render(hub: Hub, known: dict[str, Asset]) -> bytes:
     """The page with the numbers of this moment."""
-    from edge_app.governor import policy_text
     from edge_app.governor.simulation.devices import DEVICES
+    from edge_app.policy import text as policy_text
 
     about, policy = hub.about, hub.about.policy()
     curves = has_curves(known)
@@ -77,7 +77,6 @@ def render(hub: Hub, known: dict[str, Asset]) -> bytes:
     values = {
         "curves_head": head,
         "curves": "yes" if curves else "no",
-        "history_open": "" if curves else " open",
         "no_curves": "" if curves else f'<p class="note">{HOW_TO_GET_CURVES}</p>',
         "model": escape(about.model),
         "source": escape(about.source),

@@ -17,7 +17,7 @@ from edge_app.serve.hub import Hub
 from edge_app.serve.limits import heat_limits
 from edge_app.serve.sensors_view import rows
 from edge_app.serve.series import merged
-from edge_app.serve.text import clock, duration, number, time_of_day
+from edge_app.serve.text import clock, duration, number, until
 
 LOSSES = {
     "capture": "could not be read",
@@ -174,9 +174,9 @@ def battery_panel(hub: Hub) -> str:
         pairs.append(("Charger", "connected" if sample.battery.on_ac else "not connected"))
     end_s, until_s = decision.battery_end_s, decision.until_s
     if end_s is not None:
-        pairs.append(("Lasts", f"until {time_of_day(wall, end_s)} ({duration(end_s)})"))
+        pairs.append(("Lasts", until(wall, end_s)))
     if until_s is not None:
-        pairs.append(("Meant to last", f"until {time_of_day(wall, until_s)}"))
+        pairs.append(("Meant to last", until(wall, until_s)))
         if end_s is not None:
             spare = end_s - until_s
             what = "to spare" if spare >= 0 else "too short"
@@ -226,7 +226,9 @@ def losses_panel(hub: Hub) -> str:
     source = escape(hub.about.source)
     if status is not None:
         state = escape(status.text or status.state)
-        source += f": {state}, opened again {status.reconnects} times"
+        source += f": {state}"
+        if status.reconnects:
+            source += f", opened again {status.reconnects} times"
     return table(("Frames", "", "Share", ""), body, "losses") + f"<p>{source}</p>"
 
 

@@ -92,7 +92,7 @@ class Routes:
         return Response(200, asset.content, asset.content_type, headers)
 
     def _policy(self, request: Request) -> Response:
-        from edge_app.governor.policy_text import render
+        from edge_app.policy.text import render
 
         return Response.text(200, render(self.hub.about.policy()).rstrip("\n"))
 

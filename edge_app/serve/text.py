@@ -32,11 +32,12 @@ def clock(wall: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(wall))
 
 
-def time_of_day(start: datetime.datetime | None, seconds: float) -> str:
-    """The time of day so many seconds after ``start``; a duration where that is not known."""
+def until(start: datetime.datetime | None, seconds: float) -> str:
+    """The time of day so many seconds after ``start``, and how long that is; the latter alone where
+    the former is not known."""
     if start is None or seconds > 10 * 86400:
-        return f"in {duration(seconds)}"
+        return duration(seconds)
     end = start + datetime.timedelta(seconds=seconds)
     days = (end.date() - start.date()).days
     later = "" if days == 0 else " tomorrow" if days == 1 else f" in {days} days"
-    return f"{end:%H:%M}{later}"
+    return f"until {end:%H:%M}{later} ({duration(seconds)})"

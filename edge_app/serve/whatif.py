@@ -98,8 +98,8 @@ class WhatIf:
 
 def request_of(hub: Hub, query: Mapping[str, str]) -> dict[str, Any]:
     """What the process is told. BadRequest for what it is not worth starting for."""
-    from edge_app.governor.policy_text import render
     from edge_app.governor.simulation.devices import DEVICES
+    from edge_app.policy.text import render
 
     device = query.get("device", "pi5-passive")
     if device not in DEVICES:
@@ -142,10 +142,9 @@ def html(report: Mapping[str, Any]) -> str:
         for row in summaries
     ]
     head = ("Policy", *(title for title, _, _ in shown))
-    return (
-        table(head, body, "numbers")
-        + f"<p>{escape(report['title'])}. {escape(report['note'])}.</p>"
-    )
+    note = report["note"]
+    note = f"{report['title']}. {note[:1].upper()}{note[1:]}."
+    return table(head, body, "numbers") + f"<p>{escape(note)}</p>"
 
 
 def simulate(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:

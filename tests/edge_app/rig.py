@@ -158,7 +158,6 @@ class Watch:
         if decision.rung < before.rung - 1:
             least = min(decision.caps["thermal"], decision.caps["failsafe"])
             assert decision.bits >= least, "fell faster than anything urgent asked for"
-            assert least < before.bits
 
     def _raises_keep_their_distance(self, before: Decision, decision: Decision) -> None:
         """I3, and one rung at a time."""

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from edge_app import benchmark
-from edge_app.benchmark_memory import resident_bytes
+from edge_app.bench import benchmark
+from edge_app.bench.memory import resident_bytes
 from edge_app.errors import EXIT_MODEL, EXIT_USAGE, AppError
 from edge_app.models import find
 from edge_app.plotting import plot_benchmark

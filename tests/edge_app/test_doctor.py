@@ -38,7 +38,13 @@ def test_doctor_says_what_works_and_what_the_governor_sees(edge_app: Any) -> Non
     for title in ("Program", "Models", "Cameras", "What the governor sees", "Start-up"):
         assert f"\n{title}" in result.stdout
     assert "PROBLEM" not in result.stdout
-    for line in ("first result", "resident memory", "edge-app --help", "not on this device", "digits"):
+    for line in (
+        "first result",
+        "resident memory",
+        "edge-app --help",
+        "not on this device",
+        "digits",
+    ):
         assert f"\n  {line}" in result.stdout
 
 

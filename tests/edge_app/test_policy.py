@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor import Policy, load_policy, presets
-from edge_app.governor import policy as policy_module
-from edge_app.governor.locator import locate
-from edge_app.governor.policy import zone_matches
-from edge_app.governor.policy_keys import find, keys, plain, value_of, values
+from edge_app.policy import model as policy_module
+from edge_app.policy.keys import find, keys, plain, value_of, values
+from edge_app.policy.locator import locate
+from edge_app.policy.model import zone_matches
 
 PRESETS = Path(policy_module.__file__).parent.parent / "assets" / "presets"
 

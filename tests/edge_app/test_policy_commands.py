@@ -15,8 +15,8 @@ import pytest
 from edge_app.cli import main
 from edge_app.errors import EXIT_OK, EXIT_USAGE
 from edge_app.governor import Policy, load_policy, presets
-from edge_app.governor.policy_keys import keys
-from edge_app.governor.policy_schema import json_schema
+from edge_app.policy.keys import keys
+from edge_app.policy.schema import json_schema
 
 ZOO = Path(__file__).parent / "zoo"
 PI = ZOO / "raspberry-pi-5.jsonl"

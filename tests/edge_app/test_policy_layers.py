@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_app.governor import Policy, PolicyError, Resolved, load_policy, resolve
-from edge_app.governor.layers import Sources, load, user_file
-from edge_app.governor.policy_file import variable_name
-from edge_app.governor.policy_keys import example, keys, plain, value_of, values
-from edge_app.governor.policy_text import example_text, render
+from edge_app.policy.files import variable_name
+from edge_app.policy.keys import example, keys, plain, value_of, values
+from edge_app.policy.layers import Sources, load, user_file
+from edge_app.policy.text import example_text, render
 
 
 class Machine:

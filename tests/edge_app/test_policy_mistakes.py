@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from policy_samples import INVALID
 
 from edge_app.errors import EXIT_USAGE
-from edge_app.governor import PolicyError, load_policy, policy_file
-from edge_app.governor.locator import Position
-from edge_app.governor.policy_problems import Problem
+from edge_app.governor import PolicyError, load_policy
+from edge_app.policy import files as policy_file
+from edge_app.policy.locator import Position
+from edge_app.policy.problems import Problem
 
 
 def mistakes(text: str, tmp_path: Path, overrides: tuple[str, ...] = ()) -> tuple[Problem, ...]:

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
-from edge_app.governor import PolicyError, Resolved, policy_file
-from edge_app.governor.layers import Sources, load
-from edge_app.governor.policy_text import differences
-from edge_app.governor.reload import PolicyWatcher, Rejected, Reloaded
+from edge_app.governor import PolicyError, Resolved
+from edge_app.policy import files as policy_file
+from edge_app.policy.layers import Sources, load
+from edge_app.policy.text import differences
+from edge_app.policy.watcher import PolicyWatcher, Rejected, Reloaded
 
 
 class Setup:

@@ -16,11 +16,11 @@ from policy_samples import VALUES as WRONG_VALUES
 
 from edge_app.errors import AppError
 from edge_app.governor import Policy, load_policy, presets
-from edge_app.governor import policy as policy_module
-from edge_app.governor.policy_keys import keys, value_of, values
-from edge_app.governor.policy_reference import MARK, reference, renewed, rewrite
-from edge_app.governor.policy_schema import DIALECT, json_schema
-from edge_app.governor.policy_text import (
+from edge_app.policy import model as policy_module
+from edge_app.policy.keys import keys, value_of, values
+from edge_app.policy.reference import MARK, reference, renewed, rewrite
+from edge_app.policy.schema import DIALECT, json_schema
+from edge_app.policy.text import (
     WIDTH,
     WORTH_CHANGING,
     commented,
@@ -29,7 +29,7 @@ from edge_app.governor.policy_text import (
     listing,
     render,
 )
-from edge_app.governor.toml_text import dotted, key_text, value_text
+from edge_app.policy.toml import dotted, key_text, value_text
 
 PRESETS = Path(policy_module.__file__).parent.parent / "assets" / "presets"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
@@ -248,7 +248,7 @@ def test_the_schema_tells_everything_about_a_key() -> None:
 
 
 def test_the_reference_in_the_document_is_that_of_the_model() -> None:
-    """To write it anew: `python -m edge_app.governor.policy_reference docs/policy.md`."""
+    """To write it anew: `python -m edge_app.policy.reference docs/policy.md`."""
     text = DOCUMENT.read_text()
     assert text.count(MARK) == 1 and text.partition(MARK)[2] == reference()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_app.governor import presets
-from edge_app.governor.layers import Resolved, Sources, load
-from edge_app.governor.policy_warnings import oddities, warnings
+from edge_app.policy.layers import Resolved, Sources, load
+from edge_app.policy.oddities import oddities, warnings
 from edge_app.sensors import Battery, Quality, Reading, Sample, Zone
 
 NOON = datetime(2030, 6, 1, 12, 0, tzinfo=timezone(timedelta(hours=2)))

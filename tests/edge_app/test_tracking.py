@@ -276,8 +276,10 @@ def test_silence_counts_from_when_the_last_value_was_read() -> None:
 
 def test_one_that_never_worked_is_lost_after_the_same_time() -> None:
     feed = Feed(make_tracker())
-    assert feed(3.0, gone(3.0)).sight == Sight("seeing")
-    assert feed(8.5, gone(8.5)).sight == Sight("waiting", "cpu-thermal missing for 6 s")
+    blank = Sight("never", "no temperature from cpu-thermal yet")
+    assert feed(3.0, gone(3.0)).sight == blank
+    assert feed(8.5, gone(8.5)).sight == blank
+    assert feed(12.9, gone(12.9)).sight == blank
     assert feed(13.0, gone(13.0)).sight.state == "lost"
 
 

@@ -15,13 +15,13 @@ from edge_app.governor.controller import Governor
 from edge_app.governor.decision import Decision
 from edge_app.governor.energy import Profile
 from edge_app.governor.ladder import build_ladder
-from edge_app.governor.policy import Policy
 from edge_app.governor.simulation.baselines import Step, baselines
 from edge_app.governor.simulation.devices import DEVICES, Device
 from edge_app.governor.simulation.instruments import Fault
 from edge_app.governor.simulation.noise import Noise
 from edge_app.governor.simulation.plant import Thermals
 from edge_app.governor.simulation.run import Run, Scenario, simulate
+from edge_app.policy.model import Policy
 from edge_app.sensors import Zone, absent
 
 FPS = 10.0

@@ -14,11 +14,11 @@ from edge_app.errors import EXIT_MODEL, EXIT_USAGE, AppError
 from edge_app.governor import load_policy, presets
 from edge_app.governor.caps import thermal_limits
 from edge_app.governor.controller import Governor
-from edge_app.governor.policy import Policy
 from edge_app.governor.simulation.baselines import Controller, baselines
 from edge_app.governor.simulation.devices import Device, find_device
 from edge_app.governor.simulation.replay import Obeys, replay
 from edge_app.governor.simulation.run import DecisionLog, Observer, Run, Scenario, simulate
+from edge_app.policy.model import Policy
 from edge_app.recordings import find_trace, open_recording
 from edge_app.sensors import Zone, absent
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from edge_app.clock import ManualClock
 from edge_app.governor.controller import Governor
 from edge_app.governor.decision import Decision
-from edge_app.governor.policy import Policy
 from edge_app.governor.simulation.bars import Bar, policy_at
 from edge_app.governor.simulation.devices import DEVICES, Device
 from edge_app.governor.simulation.run import Scenario, Tally, World
+from edge_app.policy.model import Policy
 
 END_HOURS = (4.0, 4.5, 5.0, 5.5, 6.0, 7.0)
 IMPOSSIBLE_HOURS = 12.0

@@ -9,7 +9,7 @@ window.charts = (() => {
   let span = "minutes";
   let data = null;
   let marks = null;
-  let loading = false;
+  let loading = null;
   const plots = {};
 
   const ratio = () => uPlot.pxRatio || window.devicePixelRatio;
@@ -48,16 +48,18 @@ window.charts = (() => {
     if (y < u.bbox.top - 1 || y > u.bbox.top + u.bbox.height + 1) return;
     const c = u.ctx;
     c.save();
-    c.strokeStyle = c.fillStyle = colour(ink);
-    c.lineWidth = ratio();
+    c.strokeStyle = colour(ink);
+    c.lineWidth = 1.5 * ratio();
     c.setLineDash(dash());
     c.beginPath();
     c.moveTo(u.bbox.left, y);
     c.lineTo(u.bbox.left + u.bbox.width, y);
     c.stroke();
+    c.fillStyle = colour("soft");
     c.font = 11 * ratio() + "px system-ui, sans-serif";
-    c.textAlign = "right";
-    c.fillText(name, u.bbox.left + u.bbox.width - 4 * ratio(), y - 4 * ratio());
+    c.textAlign = "left";
+    c.textBaseline = "bottom";
+    c.fillText(name, u.bbox.left + 4 * ratio(), y - 2 * ratio());
     c.restore();
   }
 
@@ -74,6 +76,7 @@ window.charts = (() => {
     c.clip();
     c.font = "600 " + 11 * ratio() + "px system-ui, sans-serif";
     c.textAlign = "center";
+    c.textBaseline = "bottom";
     for (let i = 0; i < data.t.length; ) {
       let j = i + 1;
       while (j < data.t.length && data.bits[j] === data.bits[i] && data.cause[j] === data.cause[i]) j++;
@@ -87,8 +90,8 @@ window.charts = (() => {
         const name = data.cause[i] === "none" ? "" : data.cause[i];
         if (name && c.measureText(name).width + 8 * ratio() < to - from) {
           c.globalAlpha = 1;
-          c.fillStyle = ["thermal", "policy"].includes(name) ? "#fff" : name === "failsafe" ? colour("on-failsafe") : "#10161b";
-          c.fillText(name, (from + to) / 2, bottom - 7 * ratio());
+          c.fillStyle = colour(["policy", "failsafe"].includes(name) ? "on-" + name : "on-cause");
+          c.fillText(name, (from + to) / 2, bottom - 4 * ratio());
         }
       }
       i = j;
@@ -295,17 +298,18 @@ window.charts = (() => {
   }
 
   async function load() {
-    if (loading) return;
-    loading = true;
+    if (loading === span) return;
+    const asked = (loading = span);
     try {
-      const response = await fetch("/history.json?span=" + span);
-      if (response.ok) {
-        data = await response.json();
-        marks = data.marks;
-        buildAll();
-      }
+      const response = await fetch("/history.json?span=" + asked);
+      const columns = await response.json();
+      // Somebody may have chosen another span meanwhile.
+      if (!response.ok || asked !== span) return;
+      data = columns;
+      marks = data.marks;
+      buildAll();
     } finally {
-      loading = false;
+      if (loading === asked) loading = null;
     }
   }
 
@@ -316,8 +320,8 @@ window.charts = (() => {
     marks = newMarks;
     if (!point) return;
     const coarse = span !== "minutes";
-    const missing = !data || (!coarse && point.number > data.number + 1) || point.number < data.number;
-    if (missing && !coarse || !data || (coarse && Date.now() - loadedAt > 1000 * data.step_s)) {
+    const missing = !data || data.span !== span || (!coarse && point.number > data.number + 1) || point.number < data.number;
+    if ((missing && !coarse) || !data || (coarse && Date.now() - loadedAt > 1000 * data.step_s)) {
       loadedAt = Date.now();
       load().catch(() => undefined);
       return;
@@ -334,9 +338,10 @@ window.charts = (() => {
       resize();
     }
     if (document.hidden) return;
-    for (const { plot, kind, legend } of Object.values(plots)) {
-      plot.setData(values(kind));
-      tell(plot, legend, kind);
+    for (const entry of Object.values(plots)) {
+      entry.plot.setData(values(entry.kind));
+      if (entry.pinned) pin(entry, entry.pinned);
+      tell(entry.plot, entry.legend, entry.kind);
     }
   }
 
@@ -407,10 +412,22 @@ window.charts = (() => {
     const entry = Object.values(plots).find(({ place }) => place === event.target);
     if (!step || !entry || !data.t.length) return;
     event.preventDefault();
-    const { plot } = entry;
-    const from = plot.cursor.idx === null || plot.cursor.idx === undefined ? data.t.length - 1 : plot.cursor.idx;
-    const to = Math.max(0, Math.min(data.t.length - 1, from + step * (event.shiftKey ? 10 : 1)));
-    plot.setCursor({ left: plot.valToPos(data.t[to], "x"), top: 10 });
+    const at = entry.pinned ? data.t.findIndex((time) => time >= entry.pinned) : data.t.length - 1;
+    const to = Math.max(0, Math.min(data.t.length - 1, at + step * (event.shiftKey ? 10 : 1)));
+    pin(entry, data.t[to]);
+  }
+
+  // Keeps the cursor at a moment while the curves move on.
+  function pin(entry, time) {
+    entry.pinned = time;
+    entry.plot.setCursor({ left: entry.plot.valToPos(time, "x"), top: 10 });
+  }
+
+  function unpin(event) {
+    const entry = Object.values(plots).find(({ place }) => place === event.target);
+    if (!entry || !entry.pinned) return;
+    entry.pinned = null;
+    entry.plot.setCursor({ left: -10, top: -10 });
   }
 
   function choose(event) {
@@ -426,6 +443,7 @@ window.charts = (() => {
   spans.hidden = false;
   spans.addEventListener("click", choose);
   document.addEventListener("keydown", move);
+  document.addEventListener("focusout", unpin);
   new ResizeObserver(resize).observe(document.querySelector("main"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data && buildAll());
   load().catch(() => undefined);

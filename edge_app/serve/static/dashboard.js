@@ -149,6 +149,7 @@ function key(event) {
 
 function start() {
   for (const id of ["theme", "reload", "keys"]) $$(id).hidden = false;
+  $$("history").open = page.dataset.curves !== "yes";
   if (page.dataset.curves !== "yes") $$("keys").textContent = "Key: T changes the theme.";
   $$("theme").addEventListener("click", nextTheme);
   $$("what-if").addEventListener("submit", ask);

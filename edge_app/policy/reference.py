@@ -1,4 +1,4 @@
-"""All keys of a policy as Markdown. `python -m edge_app.governor.policy_reference docs/policy.md`
+"""All keys of a policy as Markdown. `python -m edge_app.policy.reference docs/policy.md`
 writes them into the document anew."""
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor.policy_keys import Key, children, keys
-from edge_app.governor.policy_rules import rules_of
-from edge_app.governor.toml_text import value_text
+from edge_app.policy.keys import Key, children, keys
+from edge_app.policy.rules import rules_of
+from edge_app.policy.toml import value_text
 
 MARK: Final = "<!-- from the model -->\n"
 """The line of the document below which everything is made here."""

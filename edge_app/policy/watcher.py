@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from edge_app.clock import Clock
-from edge_app.governor.layers import Resolved, Stamp
-from edge_app.governor.policy import Policy
-from edge_app.governor.policy_problems import PolicyError
-from edge_app.governor.policy_text import differences
+from edge_app.policy.layers import Resolved, Stamp
+from edge_app.policy.model import Policy
+from edge_app.policy.problems import PolicyError
+from edge_app.policy.text import differences
 
 LOOK_EVERY_S: Final = 2.0
 

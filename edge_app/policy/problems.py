@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor.locator import Path as KeyPath
-from edge_app.governor.locator import Position
-from edge_app.governor.policy import SCHEMA
-from edge_app.governor.policy_keys import children, key_at, suggestion
-from edge_app.governor.toml_text import dotted, value_text
+from edge_app.policy.keys import children, key_at, suggestion
+from edge_app.policy.locator import Path as KeyPath
+from edge_app.policy.locator import Position
+from edge_app.policy.model import SCHEMA
+from edge_app.policy.toml import dotted, value_text
 
 LONGEST_QUOTE = 100
 BOUNDS = ("greater_than_equal", "greater_than", "less_than_equal", "finite_number")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_app.clock import Clock
-from edge_app.profile_store import (
+from edge_app.profiles.store import (
     FORMAT,
     Conditions,
     LevelProfile,
@@ -36,8 +36,8 @@ from edge_app.sensors.root import Root, SysRoot
 
 if TYPE_CHECKING:
     from edge_app.governor.energy import Profile
-    from edge_app.governor.policy import Energy
     from edge_app.pipeline import Model
+    from edge_app.policy.model import Energy
     from native_ops import Program
 
 SLICE_S = 1.0

@@ -7,9 +7,8 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from edge_app.governor.policy import Policy
-from edge_app.governor.policy_file import variable_name
-from edge_app.governor.policy_keys import (
+from edge_app.policy.files import variable_name
+from edge_app.policy.keys import (
     Key,
     children,
     example,
@@ -18,8 +17,9 @@ from edge_app.governor.policy_keys import (
     value_of,
     values,
 )
-from edge_app.governor.policy_rules import rules_of
-from edge_app.governor.toml_text import value_text
+from edge_app.policy.model import Policy
+from edge_app.policy.rules import rules_of
+from edge_app.policy.toml import value_text
 
 WIDTH: Final = 98
 WORTH_CHANGING: Final = frozenset(

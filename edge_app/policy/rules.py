@@ -10,8 +10,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edge_app.governor.locator import Path as KeyPath
-from edge_app.governor.policy_keys import keys
+from edge_app.policy.keys import keys
+from edge_app.policy.locator import Path as KeyPath
 
 
 @dataclass(frozen=True)

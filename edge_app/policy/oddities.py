@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Final
 
 from edge_app.governor.caps import thermal_limits
-from edge_app.governor.layers import Resolved
-from edge_app.governor.locator import Path as KeyPath
-from edge_app.governor.policy import Policy, zone_matches
-from edge_app.governor.policy_problems import Problem
-from edge_app.governor.toml_text import dotted
+from edge_app.policy.layers import Resolved
+from edge_app.policy.locator import Path as KeyPath
+from edge_app.policy.model import Policy, zone_matches
+from edge_app.policy.problems import Problem
+from edge_app.policy.toml import dotted
 from edge_app.sensors import Sample, Zone
 
 SHIPPED_LEVELS: Final = (2, 4, 6, 8)

@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from edge_app.governor.locator import Position, locate
-from edge_app.governor.policy_problems import Layer, Problem
-from edge_app.governor.policy_syntax import syntax_problem
+from edge_app.policy.locator import Position, locate
+from edge_app.policy.problems import Layer, Problem
+from edge_app.policy.syntax import syntax_problem
 
 VARIABLE_PREFIX: Final = "EDGE_APP_POLICY__"
 

@@ -1,6 +1,6 @@
 """The policy: every key, its unit, its default and its bounds.
 
-Layering, files and error messages are in ``policy_file``. The defaults are those of the preset
+Layering, files and error messages are in ``layers`` and ``problems``. The defaults are those of the preset
 ``balanced``; chips throttle at 80..85 °C, so control aims below that.
 """
 

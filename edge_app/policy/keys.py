@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor.policy import Policy
+from edge_app.policy.model import Policy
 
 EXAMPLES = {
     "schema": 1,

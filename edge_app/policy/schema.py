@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edge_app.governor.policy import SCHEMA, Policy
-from edge_app.governor.policy_keys import example, keys, resolved
+from edge_app.policy.keys import example, keys, resolved
+from edge_app.policy.model import SCHEMA, Policy
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 LOCAL_TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?$"

@@ -17,18 +17,18 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from edge_app.governor.locator import Path as KeyPath
-from edge_app.governor.policy import Policy
-from edge_app.governor.policy_file import (
+from edge_app.policy.files import (
     file_layer,
     override_layers,
     preset_layer,
     variable_layers,
 )
-from edge_app.governor.policy_keys import values
-from edge_app.governor.policy_problems import Layer, PolicyError, Problem, explain
-from edge_app.governor.policy_rules import Contradiction, contradictions
-from edge_app.governor.toml_text import dotted
+from edge_app.policy.keys import values
+from edge_app.policy.locator import Path as KeyPath
+from edge_app.policy.model import Policy
+from edge_app.policy.problems import Layer, PolicyError, Problem, explain
+from edge_app.policy.rules import Contradiction, contradictions
+from edge_app.policy.toml import dotted
 
 SYSTEM_DIRECTORY: Final = Path("/etc/edge-app/policy.d")
 SETTLED_NS: Final = 50_000_000

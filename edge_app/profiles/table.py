@@ -15,10 +15,10 @@ from rich.table import Table
 from edge_app.clock import RealClock
 from edge_app.errors import EXIT_OK, EXIT_USAGE, AppError
 from edge_app.governor.energy import STATED_MODEL
-from edge_app.governor.policy import Energy
 from edge_app.models import open_model
-from edge_app.profile_store import StoredProfile, default_directory, store
-from edge_app.profiling import measure, to_profile
+from edge_app.policy.model import Energy
+from edge_app.profiles.measuring import measure, to_profile
+from edge_app.profiles.store import StoredProfile, default_directory, store
 from edge_app.sensors.root import SysRoot
 
 

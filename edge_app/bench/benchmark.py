@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.benchmark_memory import resident_bytes
-from edge_app.benchmark_programs import Programs, macs_of, programs
+from edge_app.bench.memory import resident_bytes
+from edge_app.bench.programs import Programs, macs_of, programs
 from edge_app.errors import EXIT_BUG, EXIT_OK, EXIT_USAGE, AppError
 from edge_app.models import branches_of, open_model
 
@@ -75,7 +75,7 @@ class Side:
 
 def run(options: BenchOptions) -> int:
     """Measure, print the table to stdout, write what was asked for. AppError if it cannot."""
-    from edge_app.benchmark_table import print_report
+    from edge_app.bench.table import print_report
 
     cpus = chosen_cpus(options.cpus, options.threads)
     for output in (options.json, options.plot, options.etdump):

@@ -14,19 +14,9 @@ import pytest
 from edge_app.clock import ManualClock, RealClock
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
 from edge_app.governor.energy import LevelCost
-from edge_app.governor.policy import Energy
 from edge_app.models import open_model
-from edge_app.profile_store import (
-    FORMAT,
-    Conditions,
-    LevelProfile,
-    StoredProfile,
-    default_directory,
-    load,
-    store,
-)
-from edge_app.profile_table import ProfileOptions, run, thread_counts
-from edge_app.profiling import (
+from edge_app.policy.model import Energy
+from edge_app.profiles.measuring import (
     Block,
     Machine,
     conditions_of,
@@ -41,6 +31,16 @@ from edge_app.profiling import (
     to_profile,
     versions,
 )
+from edge_app.profiles.store import (
+    FORMAT,
+    Conditions,
+    LevelProfile,
+    StoredProfile,
+    default_directory,
+    load,
+    store,
+)
+from edge_app.profiles.table import ProfileOptions, run, thread_counts
 from edge_app.sensors import Quality, Reading, Sample
 from edge_app.sensors.root import Attribute, SysRoot
 

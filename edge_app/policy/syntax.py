@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 import tomllib
 
-from edge_app.governor.locator import Position
-from edge_app.governor.policy_problems import Problem
+from edge_app.policy.locator import Position
+from edge_app.policy.problems import Problem
 
 PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 HEADER = re.compile(r"\s*\[{1,2}\s*([^\]\n]*?)\s*(?:\]{1,2}\s*(?:#.*)?)?$")

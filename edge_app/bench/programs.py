@@ -19,7 +19,7 @@ from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
 from edge_app.models import find
 
 if TYPE_CHECKING:
-    from edge_app.benchmark import BenchOptions
+    from edge_app.bench.benchmark import BenchOptions
 
 ALL_NETWORKS = ("resnet18", "mobilenetv1", "resnet20")
 DEFAULT_MODEL = "cifar10-resnet20"
@@ -58,7 +58,7 @@ def programs(options: BenchOptions, stack: ExitStack) -> list[Programs]:
 
 def _build(target: str, name: str, options: BenchOptions, stack: ExitStack) -> Path:
     """The folder with the programs of a model or a network."""
-    from edge_app.benchmark import say
+    from edge_app.bench.benchmark import say
 
     if options.programs is None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-app-bench-")))

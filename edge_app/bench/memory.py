@@ -1,6 +1,6 @@
 """Memory that one side of a benchmark holds, measured in a process that does nothing else.
 
-    python -m edge_app.benchmark_memory FILE BITS THREADS
+    python -m edge_app.bench.memory FILE BITS THREADS
 
 BITS of 0 means a program of the other side. Prints the anonymous resident bytes that opening the file
 and running it twice have added.
@@ -20,7 +20,7 @@ def resident_bytes(file: Path, bits: int | None, threads: int) -> int | None:
         bits: the level of a model file, None for a program of the other side.
     """
     arguments = [str(file), str(bits or 0), str(threads)]
-    command = [sys.executable, "-P", "-m", "edge_app.benchmark_memory", *arguments]
+    command = [sys.executable, "-P", "-m", "edge_app.bench.memory", *arguments]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     text = child.stdout.strip()
     return int(text) if child.returncode == 0 and text.isdecimal() else None

@@ -1,0 +1,1 @@
+"""`edge-app bench`: how fast the levels are here, beside what one would otherwise use."""

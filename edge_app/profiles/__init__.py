@@ -1,0 +1,1 @@
+"""What the levels of a model cost on this machine: measured once, kept, and told to the governor."""
