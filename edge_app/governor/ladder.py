@@ -11,10 +11,6 @@ from dataclasses import dataclass
 
 from edge_app.policy.model import Policy
 
-SHED_SHARES = (0.25, 0.5)
-"""Shares of the full frame rate of the rungs below the lowest level at full rate."""
-
-
 @dataclass(frozen=True)
 class Rung:
     """One operating point. ``fps`` 0: as the source gives frames. ``cost`` in bits at full rate:
@@ -75,12 +71,22 @@ def build_ladder(levels: Sequence[int], policy: Policy) -> Ladder:
             f"{have} bits; widen the range or use another model"
         )
     frame = policy.frame
-    rungs = []
-    for share in SHED_SHARES:
-        # Without a pinned rate the shed rates are multiples of the lowest one.
-        fps = frame.target_fps * share or frame.min_fps * share / SHED_SHARES[0]
-        if fps >= frame.min_fps:
-            rungs.append(Rung(permitted[0], fps, permitted[0] * share))
+    rungs = [Rung(permitted[0], fps, permitted[0] * share) for fps, share in _shed(policy)]
     full = len(rungs)
     rungs += [Rung(bits, frame.target_fps, float(bits)) for bits in permitted]
     return Ladder(tuple(rungs), full)
+
+
+def _shed(policy: Policy) -> list[tuple[float, float]]:
+    """Frame rates below the full one with their shares of it, from low to high: halved as often as
+    ``frame.min_fps`` allows."""
+    frame = policy.frame
+    if frame.target_fps == 0:
+        # As the source gives frames: nobody knows of what these are shares.
+        return [(frame.min_fps, 0.25), (2.0 * frame.min_fps, 0.5)]
+    shares = []
+    share = 0.5
+    while frame.target_fps * share >= frame.min_fps:
+        shares.append(share)
+        share /= 2.0
+    return [(frame.target_fps * share, share) for share in reversed(shares)]

@@ -15,10 +15,10 @@ from functools import cache
 from itertools import pairwise
 
 from fake_root import Machine
-from governor_samples import LEVELS, PROFILE
+from governor_samples import LEVELS, PROFILE, a_policy
 
 from edge_app.clock import ManualClock
-from edge_app.governor import Decision, Governor, Policy, load_policy
+from edge_app.governor import Decision, Governor, Policy
 from edge_app.governor.caps import thermal_limits
 from edge_app.governor.energy import Profile
 from edge_app.sensors import Quality, Sample, Zone
@@ -42,7 +42,7 @@ def accepted(zone: Zone, now: float, policy: Policy) -> float | None:
 @cache
 def policy_of(*overrides: str) -> Policy:
     """The defaults with some keys set; read once, for properties that are tried a thousand times."""
-    return load_policy(None, overrides=list(overrides))
+    return a_policy(*overrides)
 
 
 def governor_of(*overrides: str, clock: ManualClock | None = None) -> Governor:

@@ -47,6 +47,8 @@ MOST_POINTS = 120
 FPS = 30.0
 STALL_S = 6.5
 """More than the five seconds after which a stall is noticed."""
+PAUSE_S = 5.0
+"""Between two troubles: a camera that is never well for ten seconds is tried ever more seldom."""
 RESAMPLES = 400
 BLOCK = 5
 """Points that are drawn together."""
@@ -205,10 +207,12 @@ def visits(url: str) -> tuple[Callable[[threading.Event], None], ...]:
 
     def watch(path: str) -> Callable[[threading.Event], None]:
         def read_a_while(ended: threading.Event) -> None:
-            with urllib.request.urlopen(url + path, timeout=30) as answer:
-                for _ in range(20):
-                    if ended.is_set() or not answer.read1(1 << 16):
-                        return
+            # Nothing comes while the camera is gone, and nobody waits for it.
+            with contextlib.suppress(TimeoutError):
+                with urllib.request.urlopen(url + path, timeout=5) as answer:
+                    for _ in range(20):
+                        if ended.is_set() or not answer.read1(1 << 16):
+                            return
 
         return read_a_while
 
@@ -293,7 +297,7 @@ def frames_of(url: str) -> int:
     return 0
 
 
-def soak(seconds: float, warm_up_s: float, folder: Path, pause_s: float = 5.0) -> Soaked:
+def soak(seconds: float, warm_up_s: float, folder: Path) -> Soaked:
     """Run for ``warm_up_s`` and then ``seconds``. RuntimeError if the program or a client fails."""
     os.environ["XDG_RUNTIME_DIR"] = str(folder)  # where `why` looks
     server = PictureServer()
@@ -306,8 +310,8 @@ def soak(seconds: float, warm_up_s: float, folder: Path, pause_s: float = 5.0) -
         with running(folder, server.url, policy) as process:
             url = wait_for_address(process, folder / "messages")
             disturbances = {
-                "camera troubles": Disturbance(pause_s, *camera_troubles(server)),
-                "policy edits": Disturbance(pause_s, *policy_edits(policy)),
+                "camera troubles": Disturbance(PAUSE_S, *camera_troubles(server)),
+                "policy edits": Disturbance(PAUSE_S, *policy_edits(policy)),
                 "questions": Disturbance(1.0, questions(process)),
                 "visits": Disturbance(1.0, *visits(url)),
             }
@@ -350,7 +354,7 @@ def soak(seconds: float, warm_up_s: float, folder: Path, pause_s: float = 5.0) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0, help="after the warm-up")
-    parser.add_argument("--warm-up", type=float, default=600.0, metavar="S")
+    parser.add_argument("--warm-up", type=float, default=900.0, metavar="S")
     parser.add_argument(
         "--samples", type=Path, metavar="CSV", help="seconds and bytes, all of them"
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from governor_samples import LEVELS
+from governor_samples import LEVELS, a_policy
 
-from edge_app.governor import load_policy
 from edge_app.governor.arbiter import Arbiter
 from edge_app.governor.caps import Cap
 from edge_app.governor.ladder import build_ladder
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 LADDER = build_ladder(LEVELS, POLICY)
 TOP = LADDER.top
 FREE = Cap("policy", TOP, "")
@@ -266,7 +265,7 @@ def test_back_off_is_forgotten_after_a_time_without_failure() -> None:
 
 def test_another_policy_never_exceeds_the_present_point() -> None:
     arbiter = make_arbiter(4)
-    policy = load_policy(None, overrides=["levels.max_bits=4", "stability.raise_dwell_s=50"])
+    policy = a_policy("levels.max_bits=4", "stability.raise_dwell_s=50")
     arbiter.replace(build_ladder(LEVELS, policy), policy.stability, True, 10.0)
     assert (arbiter.point.bits, arbiter.point.fps, arbiter.held_by) == (4, 30.0, "policy")
     assert arbiter.move([Cap("policy", 3, "")], 11.0).cause == "policy"

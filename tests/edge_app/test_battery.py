@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from governor_samples import a_policy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_app.governor import load_policy
 from edge_app.governor.battery import (
     BatteryTracker,
     active_tiers,
@@ -24,7 +24,7 @@ from edge_app.sensors import NO_BATTERY, Battery, Quality, Reading, Sample, abse
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 LADDER = build_ladder((2, 4, 6, 8), POLICY)
 PROFILE = Profile.from_seconds({2: 0.010, 4: 0.020, 6: 0.030, 8: 0.032}, 2.0, 3.0)
 # 7.5, 15 and 30 fps at 2 bits, then 4, 6 and 8 bits at 30 fps.
@@ -80,9 +80,7 @@ def test_why_names_the_strictest_tier() -> None:
         cap = battery_cap(0.15, (True, True, False)[order], LADDER, tiers[order])
         assert cap == Cap("battery", 3, "battery 15.0 %: in the tier below 20 %")
     # Of two tiers that allow the same the later one is named.
-    policy = load_policy(
-        None, overrides=["battery.tiers=[{below=40, max_bits=4}, {below=20, max_bits=4}]"]
-    )
+    policy = a_policy("battery.tiers=[{below=40, max_bits=4}, {below=20, max_bits=4}]")
     cap = battery_cap(0.1, (True, True), LADDER, policy.battery.tiers)
     assert cap.why.endswith("below 20 %")
 
@@ -113,7 +111,7 @@ def test_an_operating_point_in_words() -> None:
 
 
 def make_tracker(*overrides: str) -> BatteryTracker:
-    policy = load_policy(None, overrides=list(overrides))
+    policy = a_policy(*overrides)
     return BatteryTracker(policy, build_ladder((2, 4, 6, 8), policy), PROFILE)
 
 
@@ -508,7 +506,7 @@ def test_a_reload_keeps_the_battery_and_the_cap_of_one_that_cannot_be_read() -> 
     tracker = make_tracker()
     caps(tracker, lambda t: make_sample(t, 0.15), 0, 5)
     assert caps(tracker, lambda t: make_sample(t, None), 5, 2) == [3, 3]
-    policy = load_policy(None, overrides=["levels.max_bits=6", "battery.tiers=[]"])
+    policy = a_policy("levels.max_bits=6", "battery.tiers=[]")
     tracker.replace(policy, build_ladder((2, 4, 6), policy), PROFILE)
     assert tracker.update(make_sample(7.0, None), 7.0, 3).rung == 3
     assert tracker.update(make_sample(8.0, 0.15), 8.0, 3).rung == 4
@@ -518,14 +516,14 @@ def test_a_reload_keeps_the_minimum_and_the_end_time() -> None:
     tracker = make_tracker("battery.until=14:00:00")
     tracker.update(make_sample(0.0, 0.39, wall=NOON), 0.0, TOP)
     tracker.events()
-    same = load_policy(None, overrides=["battery.until=14:00:00", "frame.target_fps=20"])
+    same = a_policy("battery.until=14:00:00", "frame.target_fps=20", "frame.min_fps=5")
     tracker.replace(same, build_ladder((2, 4, 6, 8), same), PROFILE)
     tracker.update(make_sample(1.0, 0.6, wall=NOON + timedelta(hours=1)), 1.0, TOP)
     tracker.update(make_sample(2.0, 0.6, wall=NOON + timedelta(hours=1)), 2.0, TOP)
     assert tracker.charge == 0.6
     found = kinds(tracker)
     assert found[0] == "until_moved", "the clock is watched across a reload"
-    other = load_policy(None, overrides=["battery.until=16:00:00"])
+    other = a_policy("battery.until=16:00:00")
     tracker.replace(other, build_ladder((2, 4, 6, 8), other), PROFILE)
     cap = tracker.update(make_sample(3.0, 0.6, wall=NOON + timedelta(hours=1)), 3.0, TOP)
     assert tracker.until_s == 3 * 3600.0

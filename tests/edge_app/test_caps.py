@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from governor_samples import a_policy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from edge_app.sensors import Quality, Reading, Zone
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 LADDER = build_ladder((2, 4, 6, 8), POLICY)
 LIMITS = ThermalLimits(65.0, 78.0, 88.0, 95.0)
 PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
@@ -62,11 +63,17 @@ def test_ladder_with_unpinned_and_with_low_rates() -> None:
     assert unpinned.rungs[2].interval_s == 0.0
     slow = build_ladder((2, 4), load_policy(None, overrides=["frame.target_fps=6"]))
     assert [rung.fps for rung in slow.rungs] == [3.0, 6.0, 6.0], "1.5 would be below min_fps"
+    usual = build_ladder((2, 8), load_policy(None))
+    points = [(rung.fps, rung.cost) for rung in usual.rungs]
+    assert points == [(3.75, 0.25), (7.5, 0.5), (15.0, 1.0), (30.0, 2.0), (30.0, 8.0)]
+    assert usual.full == 3
+    lowest = build_ladder((2,), load_policy(None, overrides=["frame.min_fps=30"]))
+    assert [rung.fps for rung in lowest.rungs] == [30.0], "no lower rate is allowed"
 
 
 def test_policy_that_permits_no_level() -> None:
     with pytest.raises(ValueError, match=r"levels.min_bits..max_bits is 2..4, but the model has 8"):
-        build_ladder((8,), load_policy(None, overrides=["levels.max_bits=4"]))
+        build_ladder((8,), a_policy("levels.max_bits=4"))
 
 
 def test_limits_follow_the_device_where_it_is_stricter() -> None:
@@ -75,7 +82,7 @@ def test_limits_follow_the_device_where_it_is_stricter() -> None:
     assert thermal_limits(zone(90, 110), thermal) == ThermalLimits(65, 78, 88, 95)
     assert thermal_limits(zone(75, 90), thermal) == ThermalLimits(60, 73, 82, 87)
     assert thermal_limits(zone(None, 80), thermal) == ThermalLimits(57, 70, 72, 77)
-    blind = load_policy(None, overrides=["thermal.use_trips=false"]).thermal
+    blind = a_policy("thermal.use_trips=false").thermal
     assert thermal_limits(zone(75, 90), blind) == ThermalLimits(65, 78, 88, 95)
 
 

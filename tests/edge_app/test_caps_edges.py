@@ -6,17 +6,16 @@ import math
 from dataclasses import replace
 
 import pytest
-from governor_samples import LEVELS, make_sample, ok
+from governor_samples import LEVELS, a_policy, make_sample, ok
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_app.governor import load_policy
 from edge_app.governor.backdown import Backdown
 from edge_app.governor.caps import CAP_NAMES, Cap, Heat, ThermalLimits, failsafe_cap, thermal_cap
 from edge_app.governor.ladder import Rung, build_ladder
 from edge_app.governor.load import LoadCap, contention, others_idle
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 LADDER = build_ladder(LEVELS, POLICY)
 LIMITS = ThermalLimits(60.0, 80.0, 88.0, 95.0)
 
@@ -121,11 +120,11 @@ def test_not_above(point: tuple[int, float], rung: int) -> None:
 @given(
     st.sampled_from([0.0, 5.0, 10.0, 30.0, 60.0]),
     st.sampled_from([0.0, 5.0, 10.0, 30.0, 60.0]),
-    st.integers(0, 5),
+    st.integers(0, 8),
 )
 def test_a_policy_never_raises(before: float, after: float, index: int) -> None:
-    old = build_ladder(LEVELS, load_policy(None, overrides=[f"frame.target_fps={before:g}"]))
-    new = build_ladder(LEVELS, load_policy(None, overrides=[f"frame.target_fps={after:g}"]))
+    old = build_ladder(LEVELS, a_policy(f"frame.target_fps={before:g}", "frame.min_fps=2.5"))
+    new = build_ladder(LEVELS, a_policy(f"frame.target_fps={after:g}", "frame.min_fps=2.5"))
     point = old.rungs[min(index, old.top)]
     adopted = new.not_above(point)
     assert adopted == 0 or not new.rungs[adopted].exceeds(point)
@@ -187,7 +186,7 @@ def test_contention_to_the_edge(others: float | None, waiting: float | None, wan
     sample = replace(make_sample(0.0), other_load=ok(others), cpu_pressure=ok(waiting))
     assert contention(sample, POLICY.load, 10.0) is wanted
     assert not contention(sample, POLICY.load, 10.001), "too old"
-    deaf = load_policy(None, overrides=["load.yield_to_others=false"])
+    deaf = a_policy("load.yield_to_others=false")
     assert not contention(sample, deaf.load, 10.0)
 
 
@@ -217,10 +216,10 @@ def test_load_cap() -> None:
     load = LoadCap(POLICY, LADDER)
     busy = replace(make_sample(0.0), other_load=ok(0.5), cpu_pressure=ok(90.0))
     assert load.update(busy, 5, 0.0) == Cap("load", 4, "other programs want the CPU")
-    load.replace_policy(load_policy(None, overrides=["load.step_s=3"]), LADDER)
+    load.replace_policy(a_policy("load.step_s=3"), LADDER)
     assert load.update(busy, 4, 2.999).rung == 4
     assert load.update(busy, 4, 3.0).rung == 3
     assert load.update(busy, 3, 6.0).rung == 2
     assert load.update(busy, 2, 9.0).rung == 2, "frames are not shed for others' sake"
-    load.replace_policy(load_policy(None, overrides=["load.yield_to_others=false"]), LADDER)
+    load.replace_policy(a_policy("load.yield_to_others=false"), LADDER)
     assert load.update(busy, 2, 100.0).rung == 3

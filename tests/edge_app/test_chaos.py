@@ -106,7 +106,7 @@ def test_killed_at_random_moments_everything_stays_whole(
         process = start_edge_app("run", *options, tmp_path / "many.txt")
         if attempt:  # the first is killed while it starts
             wait_for(lambda: records.exists() and records.stat().st_size)
-        time.sleep(chance.uniform(0.0, 1.0))
+        time.sleep(chance.uniform(0.0, 0.6))
         assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGKILL)
         process.wait()

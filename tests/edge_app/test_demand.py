@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from governor_samples import a_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_app.governor import load_policy
 from edge_app.governor.demand import Bucket, Escalation
 from edge_app.governor.energy import LevelCost, Profile
 
@@ -19,7 +19,7 @@ CLOSE, CLEAR = 0.1, 0.9
 
 
 def make_escalation(*overrides: str, profile: Profile = PROFILE, now: float = 0.0) -> Escalation:
-    return Escalation(load_policy(None, overrides=list(overrides)), profile, now)
+    return Escalation(a_policy(*overrides), profile, now)
 
 
 def granted(escalation: Escalation, now: float, tries: int, ceiling: int = 8) -> int:
@@ -150,21 +150,18 @@ def test_another_policy_keeps_what_is_in_the_buckets() -> None:
     escalation = make_escalation("confidence.burst=8", "confidence.max_per_s=0")
     escalation.spare_w = 1.0
     escalation.decide(2, 2, CLOSE, 0.4)
-    narrow = load_policy(
-        None,
-        overrides=[
-            "confidence.burst=3",
-            "confidence.max_per_s=0",
-            "confidence.escalate_below=0.05",
-            "frame.deadline_ms=0",
-        ],
+    narrow = a_policy(
+        "confidence.burst=3",
+        "confidence.max_per_s=0",
+        "confidence.escalate_below=0.05",
+        "frame.deadline_ms=0",
     )
     escalation.replace(narrow, PROFILE)
     assert escalation.decide(2, 8, 0.06, 0.4) is None
     assert escalation.decide(2, 8, 0.04, 0.4, slowdown=99.0) == 8
     escalation.spare_w = None
     assert granted(escalation, 0.4, 9) == 0, "0.1 is no close call any more"
-    wide = load_policy(None, overrides=["confidence.burst=9", "confidence.max_per_s=0"])
+    wide = a_policy("confidence.burst=9", "confidence.max_per_s=0")
     escalation.replace(wide, PROFILE)
     assert granted(escalation, 0.4, 9) == 2, "a reload fills nothing"
 
@@ -174,6 +171,6 @@ def test_a_reload_keeps_the_joules_that_fit() -> None:
     escalation.spare_w = 1.0
     escalation.decide(2, 2, CLOSE, 100.0)
     escalation.spare_w = 0.0
-    escalation.replace(load_policy(None, overrides=["confidence.burst=2"]), PROFILE)
-    escalation.replace(load_policy(None, overrides=["confidence.burst=4"]), PROFILE)
+    escalation.replace(a_policy("confidence.burst=2"), PROFILE)
+    escalation.replace(a_policy("confidence.burst=4"), PROFILE)
     assert granted(escalation, 200.0, 9) == 2

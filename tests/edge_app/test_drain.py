@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from governor_samples import a_policy
 
-from edge_app.governor import load_policy
 from edge_app.governor.drain import Drain
 from edge_app.governor.energy import Profile
 from edge_app.governor.ladder import build_ladder
@@ -22,7 +22,7 @@ FULL, TOP = 2, 5
 
 
 def make_drain(*overrides: str, profile: Profile = PROFILE) -> Drain:
-    policy = load_policy(None, overrides=list(overrides))
+    policy = a_policy(*overrides)
     return Drain(policy, build_ladder((2, 4, 6, 8), policy), profile)
 
 
@@ -292,8 +292,11 @@ def test_frames_that_start_low_are_predicted_low() -> None:
 def test_another_policy_predicts_for_its_own_ladder() -> None:
     drain = make_drain()
     feed(drain, 3)
-    policy = load_policy(
-        None, overrides=["frame.target_fps=10", "battery.capacity_wh=20", "confidence.start_bits=2"]
+    policy = a_policy(
+        "frame.target_fps=10",
+        "frame.min_fps=2.5",
+        "battery.capacity_wh=20",
+        "confidence.start_bits=2",
     )
     drain.replace(policy, build_ladder((2, 4), policy), PROFILE)
     feed(drain, 1, start=3, rung=1)
@@ -302,7 +305,7 @@ def test_another_policy_predicts_for_its_own_ladder() -> None:
 
 
 def test_another_profile_is_believed_afresh() -> None:
-    policy = load_policy(None)
+    policy = a_policy()
     ladder = build_ladder((2, 4, 6, 8), policy)
     dearer = Profile.from_seconds(SECONDS, 4.0, 6.0)
     for power_w in (None, 9.76):

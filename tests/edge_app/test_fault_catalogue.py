@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from fake_root import Errno, Layer, Machine, Pack, changed
 from faults import BLINDING, CATALOGUE, FAULTS, TEMPERATURE
-from governor_samples import COOL, LEVELS, PROFILE, make_sample
+from governor_samples import COOL, LEVELS, PROFILE, a_policy, make_sample
 from rig import Heat, Rig, changes, events
 
 from edge_app.clock import ManualClock
-from edge_app.governor import Governor, load_policy
+from edge_app.governor import Governor
 from edge_app.sensors import Quality, SysfsSensors, Zone
 from edge_app.sensors.guard import GuardedSensors
 
@@ -247,7 +247,7 @@ def test_a_read_that_hangs_for_ever_is_given_up() -> None:
     machine = Machine(clock)
     machine.root.files[TEMPERATURE] = temperature
     sensors = GuardedSensors(SysfsSensors(machine.root, clock), clock)
-    governor = Governor(load_policy(None), LEVELS, PROFILE, clock)
+    governor = Governor(a_policy(), LEVELS, PROFILE, clock)
     assert governor.step(sensors.sample()).bits == 8
     hangs.set()
     qualities = []
@@ -429,9 +429,9 @@ def test_a_quota_is_seen_by_the_time_that_frames_take() -> None:
 def test_a_policy_that_comes_in_mid_tick_waits_for_the_next() -> None:
     """Replaced while a step is under way: that step is of one piece."""
     clock = ManualClock()
-    governor = Governor(load_policy(None), LEVELS, PROFILE, clock)
+    governor = Governor(a_policy(), LEVELS, PROFILE, clock)
     governor.step(make_sample(0.0))
-    other = load_policy(None, overrides=["levels.max_bits=2"])
+    other = a_policy("levels.max_bits=2")
 
     class Zones(tuple[Zone, ...]):
         def __iter__(self) -> Iterator[Zone]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from governor_samples import LEVELS, PROFILE, make_sample
+from governor_samples import LEVELS, PROFILE, a_policy, make_sample
 
 from edge_app.clock import ManualClock
-from edge_app.governor import Governor, load_policy
+from edge_app.governor import Governor
 from edge_app.governor.energy import LevelCost, Profile, Use
 from edge_app.governor.frames import Frames
 
-POLICY = load_policy(None, overrides=["confidence.start_bits=2"])
+POLICY = a_policy("confidence.start_bits=2")
 
 
 def make_frames() -> Frames:
@@ -18,7 +18,7 @@ def make_frames() -> Frames:
 
 
 def test_seconds_alone_cost_what_the_policy_states() -> None:
-    policy = load_policy(None, overrides=["energy.idle_w=1.5", "energy.active_w=5"])
+    policy = a_policy("energy.idle_w=1.5", "energy.active_w=5")
     frames = Frames(policy, {2: 0.01, 4: 0.0, 8: 0.04}, 0.0)
     assert frames.seconds == {2: 0.01, 8: 0.04}
     assert frames.profile.idle_w == 1.5 and frames.profile.levels[8] == LevelCost(0.04, 0.2)
@@ -30,7 +30,7 @@ def test_a_profile_stays_what_it_is() -> None:
     profile = Profile({8: LevelCost(0.04, 0.1), 4: LevelCost(0.0, 0.1)}, 9.0, "test")
     frames = Frames(POLICY, profile, 0.0)
     assert frames.profile is profile and frames.seconds == {8: 0.04}
-    frames.replace_policy(load_policy(None))
+    frames.replace_policy(a_policy())
     assert frames.profile is profile
 
 
@@ -92,12 +92,12 @@ def test_second_runs_pay_from_what_is_spare() -> None:
 
 def test_another_policy_decides_on_second_runs() -> None:
     frames = make_frames()
-    frames.replace_policy(load_policy(None, overrides=["confidence.escalate_below=0"]))
+    frames.replace_policy(a_policy("confidence.escalate_below=0"))
     assert frames.escalate(2, 8, 0.0, 0.0) is None
 
 
 def test_another_model_in_a_running_governor() -> None:
-    governor = Governor(load_policy(None), LEVELS, PROFILE, ManualClock())
+    governor = Governor(a_policy(), LEVELS, PROFILE, ManualClock())
     governor.step(make_sample(0.0))
     for _ in range(100):
         governor.observe_latency(8, 2.0 * PROFILE[8])

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from governor_samples import a_policy
 
 from edge_app.clock import RealClock
 from edge_app.errors import EXIT_SENSOR, AppError
-from edge_app.governor import Decision, Governor, GovernorLoop, load_policy
+from edge_app.governor import Decision, Governor, GovernorLoop
 from edge_app.sensors import Battery, Quality, Reading, Sample, SensorStatus, Zone
 
 LEVELS = (2, 4, 6, 8)
@@ -45,7 +46,7 @@ def start_loop(
     sample: Callable[[float], Sample], *overrides: str
 ) -> tuple[Governor, GovernorLoop, list[Decision]]:
     clock = RealClock(speed=500.0)
-    governor = Governor(load_policy(None, overrides=list(overrides)), LEVELS, PROFILE, clock)
+    governor = Governor(a_policy(*overrides), LEVELS, PROFILE, clock)
     decisions: list[Decision] = []
     return (
         governor,

@@ -14,6 +14,7 @@ from governor_samples import (
     HOT,
     LEVELS,
     PROFILE,
+    a_policy,
     make_governor,
     make_sample,
     make_zone,
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor import Decision, Event, Governor, Policy, load_policy
+from edge_app.governor import Decision, Event, Governor, Policy
 from edge_app.governor.energy import LevelCost, Profile
 from edge_app.governor.state import age, finite, number, rows, since, table, text
 from edge_app.governor.wallclock import WallClock
@@ -40,7 +41,7 @@ def kinds(decisions: list[Decision]) -> list[str]:
 
 
 def policy(*overrides: str) -> Policy:
-    return load_policy(None, overrides=list(overrides))
+    return a_policy(*overrides)
 
 
 # What the frame path sees -------------------------------------------------------------------------
@@ -614,7 +615,7 @@ def test_slow_frames_leave_no_time_for_a_second_run() -> None:
 
 def test_another_policy_pays_for_its_own_second_runs() -> None:
     governor = escalating()
-    governor.replace_policy(load_policy(None, overrides=["confidence.escalate_below=0"]))
+    governor.replace_policy(a_policy("confidence.escalate_below=0"))
     governor.step(make_sample(1.0))
     assert governor.escalate(2, 0.0) is None
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from governor_samples import a_policy
 
-from edge_app.governor import Event, load_policy
+from edge_app.governor import Event
 from edge_app.governor.hidden import Episode, Evidence, HiddenThrottle, Lasting
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 TOP = 5
 CLAIM = {"cpu": 50.0}
 SOUND = Evidence(slowdown=1.0, others_idle=True, cool=True, temperatures=CLAIM)
@@ -21,7 +22,7 @@ KERNEL_TEXT = "the kernel throttles the CPU"
 
 
 def make_throttle(*overrides: str) -> HiddenThrottle:
-    return HiddenThrottle(load_policy(None, overrides=list(overrides)), TOP)
+    return HiddenThrottle(a_policy(*overrides), TOP)
 
 
 def reads(evidence: Evidence, temperatures: Mapping[str, float]) -> Evidence:
@@ -348,7 +349,7 @@ def test_after_a_gap_nothing_has_lasted() -> None:
 def test_another_policy_keeps_distrust_and_steps() -> None:
     throttle = distrusting()
     assert throttle.update(SLOW, TOP, 31.0).rung == TOP - 1
-    throttle.replace_policy(load_policy(None, overrides=["throttle.step_s=5"]), 3)
+    throttle.replace_policy(a_policy("throttle.step_s=5"), 3)
     assert throttle.distrusted == ("cpu",)
     assert throttle.update(SLOW, 2, 32.0).rung == 2
     assert throttle.update(SLOW, 2, 35.0).rung == 1

@@ -523,7 +523,7 @@ policies = st.sampled_from(
         ("levels.max_bits=4",),
         ("levels.min_bits=4",),
         ("levels.min_bits=6", "levels.max_bits=6"),
-        ("frame.target_fps=5",),
+        ("frame.target_fps=10",),
         ("thermal.control_c=60", "thermal.on_c=47"),
         ("stability.raise_dwell_s=5",),
         ("stability.raise_dwell_s=60", "failsafe.after_s=4"),

@@ -67,7 +67,7 @@ def test_what_is_held_for_a_moment_is_no_growth() -> None:
 
 @pytest.mark.slow
 def test_a_run_does_not_grow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    soaked = soak(WINDOW_S, WARM_UP_S, tmp_path, pause_s=2.0)
+    soaked = soak(WINDOW_S, WARM_UP_S, tmp_path)
     with capsys.disabled():
         print(f"\n{soaked.report()}")
     assert soaked.exit_code == 0 and "Traceback" not in soaked.messages

@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable
 
 import pytest
-from governor_samples import COOL, make_zone, no_battery
+from governor_samples import COOL, a_policy, make_zone, no_battery
 
-from edge_app.governor import Event, load_policy
+from edge_app.governor import Event
 from edge_app.governor.tracking import Sight, ThermalTracker, usable
 from edge_app.sensors import Quality, Reading, Sample, Zone
 
-POLICY = load_policy(None)
+POLICY = a_policy()
 OK, MISSING, STUCK = Quality.OK, Quality.MISSING, Quality.STUCK
 
 
 def make_tracker(*overrides: str) -> ThermalTracker:
-    return ThermalTracker(load_policy(None, overrides=list(overrides)))
+    return ThermalTracker(a_policy(*overrides))
 
 
 class Feed:
@@ -412,7 +412,7 @@ def test_zones_are_named_by_patterns_without_their_number(name: str, obeyed: boo
 
 def test_another_policy_keeps_trust_and_brings_its_limits() -> None:
     feed = lost_tracker()
-    feed.tracker.replace_policy(load_policy(None, overrides=["thermal.control_c=70"]))
+    feed.tracker.replace_policy(a_policy("thermal.control_c=70"))
     tracker = feed(11.0, gone(11.0))
     assert tracker.sight.state == "lost" and tracker.events == []
     assert tracker.heat is not None and tracker.heat.limits.control_c == 70.0
@@ -422,16 +422,16 @@ def test_another_policy_forgets_zones_that_it_does_not_name() -> None:
     feed = Feed(make_tracker())
     feed(0.0, cool(0.0), cool(0.0, 96.0, "soc"))
     assert feed.tracker.paused
-    feed.tracker.replace_policy(load_policy(None, overrides=['thermal.zones=["cpu*"]']))
+    feed.tracker.replace_policy(a_policy('thermal.zones=["cpu*"]'))
     assert feed.tracker.paused, "the next sample decides"
     assert feed.tracker.heat is not None and feed.tracker.heat.zone == "cpu-thermal"
     assert not feed(1.0, cool(1.0), cool(1.0, 96.0, "soc")).paused
-    feed.tracker.replace_policy(load_policy(None, overrides=['thermal.zones=["gpu"]']))
+    feed.tracker.replace_policy(a_policy('thermal.zones=["gpu"]'))
     assert feed.tracker.heat is None
     assert feed(2.0, cool(2.0)).sight == Sight("never")
     feed = Feed(make_tracker())
     feed(0.0, cool(0.0, 96.0))
-    feed.tracker.replace_policy(load_policy(None, overrides=['thermal.zones=["gpu"]']))
+    feed.tracker.replace_policy(a_policy('thermal.zones=["gpu"]'))
     assert not feed.tracker.paused
 
 
@@ -439,7 +439,7 @@ def test_another_policy_bounds_the_integral() -> None:
     feed = Feed(make_tracker("thermal.forecast_s=0"))
     for second in range(100):
         integral_after(feed, float(second), 91.0)
-    feed.tracker.replace_policy(load_policy(None, overrides=["thermal.sustainable_bits=2"]))
+    feed.tracker.replace_policy(a_policy("thermal.sustainable_bits=2"))
     assert integral_after(feed, 100.0, 50.0) == -2.0
 
 
