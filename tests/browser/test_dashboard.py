@@ -341,6 +341,10 @@ def test_everything_can_be_reached_and_moved_by_keys(
         return [before, {legend}]; }})()"""
     )
     assert after < before
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.chart canvas')].map((node) => node.offsetWidth)"
+    )
+    assert min(drawn) > 300, "another span is drawn as wide as the first"
     all_quiet(page)
 
 
