@@ -18,6 +18,9 @@ is switched off, lands below this; a working chip hardly ever does."""
 
 STUCK_AFTER_S = 300.0
 STUCK_LOAD_SWING = 0.4
+LIVELY_STANDSTILLS = 60
+LIVELY_AFTER_S = 60.0
+LIVELY_FACTOR = 10.0
 LOAD_SMOOTHING_S = 30.0
 
 JUMP_FRACTION = 0.15
@@ -82,24 +85,37 @@ class StuckDetector:
 
     A constant value alone proves nothing: an idle chip in a cool room may keep its temperature
     to the last digit for an hour. So there must be a reason for it to move: the load of the
-    CPUs, smoothed over half a minute, swung by 40 points while the value stood still.
+    CPUs, smoothed over half a minute, swung by 40 points while the value stood still. Then it is
+    stuck after five minutes, or already a minute after that swing if it has always flickered: if
+    ten times its longest standstill so far is less.
     """
 
     _value: float | None = None
     _since: float = 0.0
     _low: float = 1.0
     _high: float = 0.0
+    _swung: float | None = None
+    _standstills: int = 0
+    _longest: float = 0.0
 
     def stuck(self, value: float, time: float, smoothed_load: float | None) -> bool:
         """``smoothed_load``: 0..1 over all CPUs, from ``Smoothed``; None if it is not known."""
         if value != self._value:
-            self._value, self._since = value, time
+            if self._value is not None:
+                self._standstills += 1
+                self._longest = max(self._longest, time - self._since)
+            self._value, self._since, self._swung = value, time, None
             self._low, self._high = 1.0, 0.0
         if smoothed_load is not None:
             self._low = min(self._low, smoothed_load)
             self._high = max(self._high, smoothed_load)
-        swing = self._high - self._low
-        return time - self._since >= STUCK_AFTER_S and swing >= STUCK_LOAD_SWING
+        if self._swung is None and self._high - self._low >= STUCK_LOAD_SWING:
+            self._swung = time
+        if self._swung is None:
+            return False
+        lively = self._standstills >= LIVELY_STANDSTILLS
+        patience = max(LIVELY_AFTER_S, LIVELY_FACTOR * self._longest)
+        return time - self._since >= STUCK_AFTER_S or (lively and time - self._swung >= patience)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from governor_samples import make_governor
 from sensor_files import Device, Tree
 
 from edge_app.sensors import Quality, Zone
+from edge_app.sensors.validators import StuckDetector
 
 ZONE = "sys/class/thermal/thermal_zone0"
 HWMON = "sys/class/hwmon"
@@ -246,3 +247,34 @@ def test_container_and_virtual_machine_are_named_as_the_reason() -> None:
     real: Tree = {"sys/class/dmi/id/sys_vendor": "LENOVO"}
     assert "usual in" in Device(real).status("thermal").detail
     assert "usual in" in Device({}).status("thermal").detail
+
+
+def held(detector: StuckDetector, start: int, seconds: int, load: float) -> float | None:
+    """Seconds until a value that stands still from ``start`` on is called stuck."""
+    for second in range(seconds):
+        if detector.stuck(50.0, float(start + second), load if second > 5 else 0.1):
+            return float(second)
+    return None
+
+
+def flickering(every_s: int) -> StuckDetector:
+    """One that stood still for ``every_s`` seconds at a time for an hour."""
+    detector = StuckDetector()
+    for second in range(3600):
+        assert not detector.stuck(40.0 + (second // every_s) % 2, float(second), 0.1)
+    return detector
+
+
+def test_a_thermometer_that_always_flickered_is_found_a_minute_after_it_should_have_moved() -> None:
+    assert held(flickering(2), 3600, 600, load=0.9) == 66.0
+    assert held(flickering(20), 3600, 600, load=0.9) == 206.0
+    assert held(flickering(50), 3600, 600, load=0.9) == 300.0, "never later than the others"
+    assert held(StuckDetector(), 3600, 600, load=0.9) == 300.0
+    assert held(flickering(2), 3600, 600, load=0.4) is None, "nothing that it should have followed"
+
+
+def test_few_changes_are_no_habit() -> None:
+    detector = StuckDetector()
+    for second in range(50):
+        detector.stuck(40.0 + second % 2, float(second), 0.1)
+    assert held(detector, 50, 600, load=0.9) == 300.0
