@@ -49,6 +49,12 @@ def test_each_alert_comes_when_it_should_and_not_before() -> None:
     assert alerts == set(re.findall(r"EdgeApp\w+", tests.read_text())), "each has a test"
 
 
+def test_the_guide_has_every_alert() -> None:
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    guide = (PACKAGING.parent / "docs" / "operations.md").read_text()
+    assert re.findall(r"^\| `(EdgeApp\w+)` \|", guide, re.MULTILINE) == alerts
+
+
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The metrics of a real run that has a camera, heat, a battery and a wish how long it lasts."""
@@ -149,3 +155,19 @@ def test_the_dashboard_can_be_imported() -> None:
     for panel in panels:
         for target in panel.get("targets", []):
             assert target["datasource"]["uid"] == "${datasource}", "of whoever imports it"
+
+
+def test_the_container_file_names_what_exists(edge_app: Any) -> None:
+    folder = PACKAGING / "container"
+    lines = (folder / "Containerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--" not in line]
+    names = {name for group in copied for name in group}
+    assert "edge_app" in names
+    allowed = (folder / "Containerfile.dockerignore").read_text().splitlines()
+    assert names == {line[1:] for line in allowed if line.startswith("!")}
+    assert all((PACKAGING.parent / name).exists() for name in names)
+    (command,) = [line.removeprefix("CMD ") for line in lines if line.startswith("CMD ")]
+    subcommand, *options = json.loads(command)
+    known = edge_app(subcommand, "--help").stdout
+    assert all(option in known for option in options if option.startswith("--"))
+    assert lines.index("USER 10001:10001") < lines.index(f"CMD {command}"), "no root"
