@@ -214,7 +214,7 @@ def test_stays_within_two_steps_of_the_truth_whatever_is_rounded(
     gauge = stated()
     shown = ROUNDINGS[rounding](charge)
     steps = 0
-    late = every * error * PER_JOULE + 1e-9
+    late = (every + 1) * error * PER_JOULE
     wrong = 0.01 * max(0.0, 1.0 - 1.0 / error)  # within a step the model is all there is
     for second in range(1500):
         charge -= error * PER_JOULE
