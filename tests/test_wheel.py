@@ -197,6 +197,10 @@ def test_a_wheel_is_small_and_holds_what_runs(
         required = Parser().parsestr(archive.read(metadata).decode()).get_all("Requires-Dist") or []
     assert f"-{architecture}-linux-gnu.so" in extension
     assert {"edge_app/assets/models/digits.pte", "edge_app/cli.py"} <= names
+    # The page of --serve, and what npm brought for it with its licence.
+    brought = {"uPlot.iife.min.js", "uPlot.min.css", "LICENSE-uPlot"}
+    assert {f"edge_app/serve/assets/{name}" for name in brought} <= names
+    assert "edge_app/serve/static/page.html" in names
     assert not [name for name in names if name.endswith((".cpp", ".h", ".a"))]
     always = [text for text in required if "extra ==" not in text]
     assert any(text.startswith("numpy") for text in always)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 
 from edge_app.serve.hub import Hub
-from edge_app.serve.panels import PANELS
+from edge_app.serve.panels import PANELS, answer_line
 
 CURVES = ("uPlot.iife.min.js", "uPlot.min.css")
 """Brought by npm when the wheel is built; a checkout may be without."""
@@ -82,6 +82,7 @@ def render(hub: Hub, known: dict[str, Asset]) -> bytes:
         "source": escape(about.source),
         "policy": escape(policy.name),
         "policy_text": escape(policy_text.render(policy)),
+        "answer": answer_line(hub),
         "devices": devices,
         "control_c": f"{policy.thermal.control_c:g}",
         "target_fps": f"{policy.frame.target_fps:g}",

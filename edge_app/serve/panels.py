@@ -128,6 +128,15 @@ def now_panel(hub: Hub) -> str:
     )
 
 
+def answer_line(hub: Hub) -> str:
+    """What was found in the newest frame, for those whose browser runs no scripts."""
+    record = hub.record
+    if record is None:
+        return "No frame yet."
+    sure = number(record.probability, ".0%")
+    return f"When the page was made: <b>{escape(record.label)}</b> ({sure}) at {record.bits} bits."
+
+
 def caps_panel(hub: Hub) -> str:
     decision = hub.decision_newest
     if decision is None:
@@ -201,7 +210,7 @@ def latency_panel(hub: Hub) -> str:
     share = missed / hub.counts.frames if hub.counts.frames else 0.0
     pairs = [
         ("Deadline", number(deadline * 1e3, "g", "ms") if deadline else "none"),
-        ("Missed", f"{missed} ({share:.2%})" if deadline else ""),
+        ("Missed", f"{missed} ({number(share, '.2%')})" if deadline else ""),
         ("Means", f"capture {stages[0]}, prepare {stages[1]}, infer {stages[2]} ms"),
     ]
     body = [row("inference, ms", infer), row("age of results, ms", age)]
@@ -217,7 +226,7 @@ def losses_panel(hub: Hub) -> str:
         (
             f"{name}<small>{text}</small>" if text else name,
             f"{count}",
-            f"{count / total:.1%}" if total else "–",
+            number(count / total if total else None, ".1%"),
             bar(count / total if total else 0.0, kind),
         )
         for name, text, count, kind in rows_

@@ -37,7 +37,7 @@ def _rows(sample: Sample) -> Iterator[Row]:
             key, f"temperature of {zone.name}", zone.reading, _text(zone.reading, "{:.1f} °C")
         )
     battery = sample.battery
-    yield Row("battery", "battery charge", battery.charge, _text(battery.charge, "{:.0%}"))
+    yield Row("battery", "battery charge", battery.charge, _text(battery.charge, "{:.0f} %", 100.0))
     yield Row(
         "battery_power", "power out of the battery", battery.power, _text(battery.power, "{:.2f} W")
     )
@@ -50,7 +50,7 @@ def _rows(sample: Sample) -> Iterator[Row]:
         "other_load",
         "load of other programs",
         sample.other_load,
-        _text(sample.other_load, "{:.0%}"),
+        _text(sample.other_load, "{:.0f} %", 100.0),
     )
     yield Row(
         "cpu_pressure",
@@ -59,13 +59,16 @@ def _rows(sample: Sample) -> Iterator[Row]:
         _text(sample.cpu_pressure, "{:.1f} %"),
     )
     yield Row(
-        "cpu_limit", "highest CPU frequency", sample.cpu_limit, _text(sample.cpu_limit, "{:.0%}")
+        "cpu_limit",
+        "highest CPU frequency",
+        sample.cpu_limit,
+        _text(sample.cpu_limit, "{:.0f} %", 100.0),
     )
 
 
-def _text(reading: Reading, form: str) -> str:
-    return "-" if reading.value is None else form.format(reading.value)
+def _text(reading: Reading, form: str, factor: float = 1.0) -> str:
+    return "–" if reading.value is None else form.format(reading.value * factor)
 
 
 def _yes(reading: Reading) -> str:
-    return "-" if reading.value is None else ("yes" if reading.value else "no")
+    return "–" if reading.value is None else ("yes" if reading.value else "no")

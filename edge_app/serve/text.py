@@ -24,6 +24,8 @@ def number(value: float | None, form: str, unit: str = "") -> str:
     if value is None:
         return "–"
     text = format(value, form)
+    if text.endswith("%"):
+        text, unit = text[:-1], "%"
     return f"{text}\N{NO-BREAK SPACE}{unit}" if unit else text
 
 

@@ -145,7 +145,8 @@ def test_the_page_has_every_number_without_scripts(page: Page, rig: Rig) -> None
         "cpu-thermal 79 °C of 80",
         "80.5\N{NO-BREAK SPACE}°C",
         "71.2 °C",
-        "62%",
+        "62\N{NO-BREAK SPACE}%",
+        "<b>seven</b> (94\N{NO-BREAK SPACE}%) at 8 bits",
         "84 min",
         "36 min too short",
         "0.30",  # milliseconds of inference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from edge_app.sensors import Quality, Reading, Sample
 from edge_app.serve.metrics import Metrics
 from edge_app.sources import SourceStatus
 
+ROOT = Path(__file__).parents[2]
 BASE_UNITS = (
     "seconds",
     "celsius",
@@ -180,3 +182,27 @@ def test_a_refused_policy_file_raises_an_alert() -> None:
     rig = Rig()
     rig.hub.notice(Event("policy_rejected", "x"))
     assert values(rig)["edge_app_policy_reload_success"] == 0
+
+
+def test_what_alerts_and_dashboards_name_is_there() -> None:
+    families = text_string_to_metric_families(Metrics(busy().hub).text().decode())
+    known = {sample.name for family in families for sample in family.samples}
+    named = {
+        (name, file.name)
+        for folder in ("packaging/prometheus", "packaging/grafana")
+        for file in (ROOT / folder).iterdir()
+        for name in re.findall(r"edge_app_[a-z_]+[a-z]", file.read_text(encoding="utf-8"))
+    }
+    assert {name for name, file in named if file.endswith(".json")}
+    unknown = {(name, file) for name, file in named if name not in known}
+    assert unknown == set()
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    for family in text_string_to_metric_families(Metrics(busy().hub).text().decode()):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        row = f"| `{name}` | {family.type} | {', '.join(labels)} |"
+        assert row in text, row
+        assert family.documentation in text, family.name
