@@ -6,13 +6,13 @@ import math
 import random
 
 import pytest
+from governor_samples import a_policy
 
-from edge_app.governor import load_policy
 from edge_app.governor.caps import DEADLINE_QUANTILE, deadline_cap
 from edge_app.governor.ladder import build_ladder
 from edge_app.governor.slowdown import Slowdown
 
-LADDER = build_ladder((2, 4, 6, 8), load_policy(None))
+LADDER = build_ladder((2, 4, 6, 8), a_policy())
 
 
 def filtered(*ratios: float) -> Slowdown:
