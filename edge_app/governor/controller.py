@@ -239,7 +239,7 @@ class Governor:
             self._load.update(sample, current, now),
             throttle,
             failsafe_cap(sight.state, sight.detail, current, ladder, policy),
-            Cap("policy", ladder.top, f"policy {policy.name} allows no more"),
+            Cap("policy", ladder.top, f"policy {policy.name} allows {ladder.rungs[-1].bits} bits"),
         ]
 
     def _evidence(self, sample: Sample, now: float) -> Evidence:

@@ -56,7 +56,13 @@ class LoadCap:
         """The cap at ``now``; ``current`` is the rung that runs."""
         wanted = contention(sample, self._policy, now)
         rung = self._backdown.update(wanted, current, now)
-        return Cap("load", rung, "other programs want the CPU")
+        if wanted:
+            why = "other programs want the CPU"
+        elif self._backdown.steps:
+            why = "other programs wanted the CPU lately"
+        else:
+            why = "other programs leave the CPU alone"
+        return Cap("load", rung, why)
 
     def replace_policy(self, policy: Policy, ladder: Ladder) -> None:
         """Go on under another policy."""

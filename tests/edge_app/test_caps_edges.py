@@ -222,4 +222,6 @@ def test_load_cap() -> None:
     assert load.update(busy, 3, 6.0).rung == 2
     assert load.update(busy, 2, 9.0).rung == 2, "frames are not shed for others' sake"
     load.replace_policy(a_policy("load.yield_to_others=false"), LADDER)
-    assert load.update(busy, 2, 100.0).rung == 3
+    relaxed = load.update(busy, 2, 100.0)
+    assert (relaxed.rung, relaxed.why) == (3, "other programs wanted the CPU lately")
+    assert LoadCap(POLICY, LADDER).update(make_sample(0.0), 5, 0.0).why.endswith("CPU alone")

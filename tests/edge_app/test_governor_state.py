@@ -494,7 +494,7 @@ def test_decision_as_json() -> None:
     assert shown["caps"] == decision.caps and shown["why"] == decision.why
     assert list(decision.reasons) == list(decision.caps) == list(shown["reasons"])
     assert decision.reasons["battery"] == decision.why
-    assert decision.reasons["policy"] == "policy balanced allows no more"
+    assert decision.reasons["policy"] == "policy balanced allows 8 bits"
     assert shown["changed"] is False and shown["previous_bits"] == 6 and shown["paused"] is False
     assert shown["next_raise_s"] is None and shown["slowdown"] == 1.0
     assert shown["forecast_c"] == 66.23 and shown["battery"] == 0.35
