@@ -222,6 +222,21 @@ def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
     assert "apt-get install g++-aarch64-linux-gnu" in done.stderr
 
 
+def test_a_missing_npm_is_named(tmp_path: Path) -> None:
+    for tool in ("bash", "dirname", "env"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    done = subprocess.run(
+        [tmp_path / "bash", SCRIPT.parent / "ui" / "build.sh", "tools"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "apt-get install npm" in done.stderr
+
+
 # --- on ARM ------------------------------------------------------------------------------------
 
 

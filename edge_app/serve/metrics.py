@@ -167,7 +167,7 @@ class Metrics(Collector):
             "Changes of level or frame rate.",
             labels=("direction", "cause"),
         )
-        for (direction, cause), count in sorted(counts.changes.items()):
+        for (direction, cause), count in sorted(dict(counts.changes).items()):
             changes.add_metric((direction, cause), count)
         yield changes
         escalations = CounterMetricFamily(

@@ -189,8 +189,8 @@ class Page:
         try:
             while await self._one(routes, reader, writer):
                 pass
-        except (ConnectionError, TimeoutError):
-            pass  # the client is gone or takes nothing
+        except OSError:
+            pass  # the client is gone, or takes nothing in time
         finally:
             self._connections.discard(writer)
             writer.close()

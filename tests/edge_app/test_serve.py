@@ -380,6 +380,43 @@ def test_a_port_that_is_taken_is_a_usage_error(page: Page, rig: Rig) -> None:
     assert caught.value.exit_code == EXIT_USAGE
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_an_address_of_ip_6_is_served(rig: Rig) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("IPv6 is off here; sysctl net.ipv6.conf.lo.disable_ipv6=0 turns it on")
+    page = open_page(rig.hub, "[::1]:0", TOKEN)
+    try:
+        assert page.url == f"http://[::1]:{page.port}/" and not page.open
+        with socket.create_connection(("::1", page.port), WAIT_S) as connection:
+            sent = f"GET /healthz HTTP/1.1\r\nHost: [::1]:{page.port}\r\nConnection: close\r\n\r\n"
+            connection.sendall(sent.encode())
+            assert answer(received(connection)).status == 200
+    finally:
+        page.close()
+
+
+def test_whoever_opens_it_to_the_network_is_told(rig: Rig) -> None:
+    page = open_page(rig.hub, "0.0.0.0:0", TOKEN)
+    try:
+        assert page.open and "sees the picture" in page.greeting()
+    finally:
+        page.close()
+
+
+def test_a_bug_in_an_answer_is_one_answer_only(
+    page: Page, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> dict[str, Any]:
+        raise ValueError("broken on purpose")
+
+    rig.hub.about = dataclasses.replace(rig.hub.about, journal=broken)
+    assert get(page, "/state.json").status == 500
+    assert "broken on purpose" in caplog.text
+    assert get(page, "/healthz").status == 200
+
+
 # --- health --------------------------------------------------------------------------------------
 
 
