@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edge_app.policy.model import Policy
 
+
 @dataclass(frozen=True)
 class Rung:
     """One operating point. ``fps`` 0: as the source gives frames. ``cost`` in bits at full rate:
