@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null)
+NATIVE := $(shell find native_ops -name '*.cpp' -o -name '*.h' -o -name '*.comp' -o -name '*.glsl' \
+	-o -name 'CMakeLists.txt' 2>/dev/null)
 
 # The wheel of ExecuTorch holds the headers and libraries that native_ops compiles against; none of
 # its Python dependencies are needed for that, so pip would warn that they are missing.

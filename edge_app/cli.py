@@ -241,6 +241,15 @@ def run(
             help="low keeps weights at 2 bits and unpacks them in every frame: slower, smaller.",
         ),
     ] = "normal",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="cpu; vulkan[:N] for a GPU, the first or number N of those that doctor lists; auto "
+            "for a GPU where there is one. A GPU that is lost on the way is replaced by the CPU.",
+        ),
+    ] = "cpu",
     mqtt: Annotated[
         str | None,
         typer.Option(
@@ -296,6 +305,7 @@ def run(
         replay_speed=replay_speed,
         threads=threads,
         memory=memory,
+        device=device,
         settings=tuple(settings or ()),
         state=state,
         mqtt=mqtt,
@@ -381,6 +391,14 @@ def bench(
             "--cpus", metavar="LIST", help="Run on the first of these (0,2-3), one for a thread."
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="cpu, vulkan[:N] or auto, as for run. On a GPU each level is also timed on the CPU.",
+        ),
+    ] = "cpu",
     layers: Annotated[
         bool, typer.Option("--layers", help="Also the time of every layer of every level.")
     ] = False,
@@ -413,6 +431,7 @@ def bench(
         rounds=rounds,
         threads=threads,
         cpus=cpus,
+        device=device,
         layers=layers,
         json=json,
         plot=plot,

@@ -31,6 +31,8 @@ def examine(sysroot: Path) -> int:
     _kernels()
     _section("Models")
     _models()
+    _section("GPUs")
+    _devices()
     _section("Cameras")
     _cameras(sysroot)
     _section("What the governor sees")
@@ -59,6 +61,26 @@ def _kernels() -> None:
     for name in native_ops.kernel_names(native_ops.isa_selected()):
         _line("", name)
     _line("runtime", ", ".join(f"{key} {value}" for key, value in details.items()))
+
+
+def _devices() -> None:
+    import native_ops
+    from native_ops.devices import AUTO, CPU, choose
+
+    try:
+        found = native_ops.vulkan_devices()
+    except native_ops.DeviceError as error:
+        found = ()
+        _line("none", str(error))
+    for device in found:
+        product = "packed 8-bit products" if device.packed_product else "plain integer products"
+        kind = ", software" if device.software else ""
+        can = f"can not run models: {device.problem}" if device.problem else product
+        about = f"Vulkan {device.version}, driver {device.driver}{kind}; {can}"
+        _line(f"vulkan:{device.index}", f"{device.name}; {about}")
+    chosen = choose(AUTO)
+    where = CPU if chosen.index is None else f"vulkan:{chosen.index}"
+    _line("--device auto", where if not found else f"{where}: {chosen.reason}")
 
 
 def _models() -> None:

@@ -80,11 +80,12 @@ MEMORY = ("normal", "low")
 """How weights are kept: prepared for the fastest kernels, or packed (slower, for small boards)."""
 
 
-def open_model(name: str, threads: int = 1, memory: str = "normal") -> Program:
-    """Open the model that ``name`` means; ``memory`` is one of MEMORY.
+def open_model(name: str, threads: int = 1, memory: str = "normal", device: str = "cpu") -> Program:
+    """Open the model that ``name`` means; ``memory`` is one of MEMORY, ``device`` as for
+    ``native_ops.Program.open``.
 
     AppError with exit code 5 if its file cannot be used, and with 2 if ``threads`` or
-    EDGE_NATIVE_ISA ask for what this machine has not, or ``memory`` is none of MEMORY.
+    EDGE_NATIVE_ISA or ``device`` ask for what this machine has not, or ``memory`` is none of MEMORY.
     """
     import native_ops
 
@@ -92,7 +93,13 @@ def open_model(name: str, threads: int = 1, memory: str = "normal") -> Program:
         raise AppError(f"--memory {memory}: choose {' or '.join(MEMORY)}", EXIT_USAGE)
     path = find(name)
     try:
-        return native_ops.Program.open(path, threads=threads, low_memory=memory == "low")
+        return native_ops.Program.open(
+            path, threads=threads, low_memory=memory == "low", device=device
+        )
+    except native_ops.DeviceError as error:
+        raise AppError(
+            f"--device {device}: {error}; --device cpu runs the same model", EXIT_USAGE
+        ) from None
     except native_ops.ModelError as error:
         raise AppError(str(error), EXIT_MODEL) from None
     except ValueError as error:

@@ -30,6 +30,7 @@ DEFAULT_MODELS = {TEST_DIGITS: "digits"}
 CAMERA_MODEL = "cifar10-resnet20"
 STALE_DEADLINES = 2.0
 """A live frame older than so many deadlines tells of a moment that has passed."""
+ON_THE_CPU = "; going on on the CPU"
 REPLAY_SPEED = 60.0
 REPLAY_SETTINGS = ("throttle.slowdown=100",)
 """How slow this machine is says nothing about the one that was recorded."""
@@ -56,6 +57,7 @@ class RunOptions:
     replay_speed: float | None = None
     threads: int = 1
     memory: str = "normal"
+    device: str = "cpu"
     mqtt: str | None = None
     state: Path | None = None
     jsonl_max_mb: float | None = None
@@ -102,6 +104,9 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
 
     model, installed = open_chosen_model(options, uri)
     resources.callback(model.close)
+    model.on_device_lost = lambda reason: _say(f"{reason}{ON_THE_CPU}")
+    if options.device != "cpu":
+        _say(f"device {model.device}: {model.device_reason}")
     limits = _limits(options, model, policy)
     costs = profile_for(model, options.threads, options.memory, policy.energy)
     governor = Governor(policy, model.levels, costs, clock)
@@ -145,6 +150,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         sinks.append(hub)
         _say(page.greeting())
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
+    watch_device(model, pipeline, governor, options)
     notifier = Notifier()
     if notifier.present:
         sinks.append(ServiceSink(notifier, lambda: source.status, lambda: governor.paused))
@@ -202,7 +208,22 @@ def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | Non
     path = find(name)
     if installed is None and not is_shipped(path):
         _say(f"{path} is not signed; run it only if you trust where it comes from")
-    return open_model(str(path), options.threads, options.memory), installed
+    return open_model(str(path), options.threads, options.memory, options.device), installed
+
+
+def watch_device(
+    model: Program, pipeline: Pipeline, governor: Governor, options: RunOptions
+) -> None:
+    """When the model's GPU goes away, say so and tell the governor what its levels cost now."""
+    from edge_app.governor import Event
+    from edge_app.profiles.measuring import profile_for
+
+    def lost(reason: str) -> None:
+        pipeline.noticed(Event("device_lost", f"{reason}{ON_THE_CPU}"))
+        energy = governor.policy.energy
+        governor.replace_profile(profile_for(model, options.threads, options.memory, energy))
+
+    model.on_device_lost = lost
 
 
 def _follower(
@@ -227,14 +248,15 @@ def _follower(
         energy = governor.policy.energy
         costs = profile_for(program, options.threads, options.memory, energy)
         governor.replace_profile(costs)
+        watch_device(program, pipeline, governor, options)
         pipeline.switch(program, branches_of(program))
         return ""
 
     def say(kind: str, text: str) -> None:
         pipeline.noticed(Event(kind, text))
 
-    memory = options.threads, options.memory
-    return Follower(Store(default_store()), name, Path(model.path), memory, switch, say)
+    how = options.threads, options.memory, options.device
+    return Follower(Store(default_store()), name, Path(model.path), how, switch, say)
 
 
 def _outputs(options: RunOptions, source: Source, model: Program) -> list[Sink]:

@@ -14,6 +14,9 @@ The file is written beside its place and asked itself: its logits are compared w
 its accuracy on the whole test set with the trained network's. Only if both agree does it get its \
 name.
 
+The same file runs on CPUs and GPUs. With --target vulkan its logits are also compared on a GPU of \
+this machine, or on a software one, before it gets its name.
+
 Exit codes: 0 the file is ready; 1 the network cannot be exported, or the file does not compute \
 what was trained (nothing is written); 2 wrong usage, not a finished run, or no test set.
 """
@@ -26,6 +29,9 @@ def _command(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, if not where the recipe says.")
     ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="cpu|vulkan", help="Where the file has to prove itself.")
+    ] = "cpu",
 ) -> None:
     silence_dependencies()
     # Imported late: PyTorch and ExecuTorch take seconds, which `--help` should not.
@@ -33,15 +39,17 @@ def _command(
     from export.integer import IntegerNetworkError
     from export.program import ExportError
     from export.verification import VerificationError
-    from native_ops import ModelError
+    from native_ops import DeviceError, ModelError
     from train.recipe import RecipeError
 
     progress = Console(stderr=True)
     try:
-        build(run, output, name, data, progress)
+        build(run, output, name, data, progress, target)
         return
     except (UsageError, RecipeError) as error:
         code, message = 2, str(error)
+    except DeviceError as error:
+        code, message = 2, f"--target {target}: {error}"
     except (ExportError, IntegerNetworkError, ModelError, VerificationError) as error:
         code, message = 1, str(error)
     except OSError as error:

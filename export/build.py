@@ -17,6 +17,7 @@ from export.integer import IntegerNetwork
 from export.program import ExportError, Packed, lower, pack_weights, write_beside
 from export.verification import (
     LevelAccuracy,
+    VerificationError,
     classify_program,
     classify_trained,
     compare_accuracy,
@@ -24,10 +25,13 @@ from export.verification import (
     require_equal_accuracy,
 )
 from native_ops import Program
+from native_ops.devices import choose
 from train import LoadedRun, load_run
 from train.data import Dataset, load_dataset
+from train.images import Images
 from train.recipe import RecipeError
 
+TARGETS = ("cpu", "vulkan")
 ORACLE_IMAGES = 64
 """Images of the test set, evenly spread, whose logits are compared with the oracle's."""
 OVERHEAD_BYTES = 64 * 1024
@@ -40,7 +44,12 @@ class UsageError(ValueError):
 
 
 def build(
-    run_directory: Path, output: Path, name: str, data: Path | None, terminal: Console
+    run_directory: Path,
+    output: Path,
+    name: str,
+    data: Path | None,
+    terminal: Console,
+    target: str = "cpu",
 ) -> None:
     """Export one run, verify the file, print what came out to stdout.
 
@@ -48,11 +57,18 @@ def build(
         name: of the model; empty for the recipe's.
         data: folder of the data set, None for the recipe's.
         terminal: for progress.
+        target: a device of `Program.open`, on which the file is verified besides the CPU. The file is
+            the same for all.
 
     Raises:
-        UsageError, RecipeError: no finished run, no test set, or no place for the file.
+        UsageError, RecipeError: no finished run, no test set, no place for the file, or no such target.
+        DeviceError: the target is not to be had on this machine.
         ExportError, IntegerNetworkError, ModelError, VerificationError: no good file came out.
     """
+    if target not in TARGETS:
+        raise UsageError(f"--target {target}: choose {' or '.join(TARGETS)}")
+    if target != "cpu":
+        choose(target)  # before minutes of work
     if not output.parent.is_dir() or output.is_dir():
         raise UsageError(f"{output}: needs a file name in a folder that exists; change --output")
     run = _load(run_directory)
@@ -84,15 +100,32 @@ def build(
         with _written_beside(output, final) as beside:
             with Program.open(beside) as program:
                 compare_with_oracle(program, network, chosen, stage("oracle again", len(chosen)))
+            where = "" if target == "cpu" else _verify_on(target, beside, network, chosen, stage)
             os.replace(beside, output)
     out = Console(highlight=False)
     out.print(report.level_table(network, accuracies, dataset.name))
     out.print(report.size_table(network, packed, len(final)))
     out.print(
-        f"{output}: verified, logits of {len(chosen)} images at every level are the oracle's",
+        f"{output}: verified, logits of {len(chosen)} images at every level are the oracle's{where}",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _verify_on(
+    target: str,
+    path: Path,
+    network: IntegerNetwork,
+    images: Images,
+    stage: Callable[[str, int], Callable[[int], None]],
+) -> str:
+    """Compare the file's logits on a device with the oracle's; says which device that was."""
+    with Program.open(path, device=target) as program:
+        found = f", also on {program.device} ({program.device_reason.removesuffix(', asked for')})"
+        compare_with_oracle(program, network, images, stage(f"oracle on {target}", len(images)))
+        if program.device == "cpu":
+            raise VerificationError(f"{target}: {program.device_reason}")
+    return found
 
 
 def _load(directory: Path) -> LoadedRun:

@@ -6,6 +6,7 @@ Layers, each of which knows only those before it:
   set in translation units of their own, chosen at run time;
 - `engine/`: the plan of a level, prepared weights that levels share, the choice of a kernel for each
   layer, and the run;
+- `vulkan/`: the same plan on a GPU: shaders, shared weights, one recorded frame for each level;
 - `executorch/`: the engine as a delegate, and the reference as operators `mbq::*`, with every
   argument checked;
 - `runtime/`: the extension module `_native`, a program behind numpy arrays;
@@ -16,9 +17,12 @@ Only numpy is imported here: a device has neither PyTorch nor ExecuTorch's Pytho
 
 from native_ops import _native
 from native_ops import kernel_api as kernels
+from native_ops.devices import Device, DeviceError, vulkan_devices
 from native_ops.program import ModelError, Program
 
 __all__ = [
+    "Device",
+    "DeviceError",
     "ModelError",
     "Program",
     "isa_available",
@@ -26,6 +30,7 @@ __all__ = [
     "kernel_names",
     "kernels",
     "version_info",
+    "vulkan_devices",
 ]
 
 

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from native_ops import _native, container
+from native_ops.devices import (
+    AUTO,
+    CPU,
+    Choice,
+    DeviceError,
+    DeviceStatistics,
+    Dispatch,
+    choose,
+)
 
 FORMAT = 1
 """The version of the methods and metadata inside the program that this build reads."""
+
+_Result = TypeVar("_Result")
 
 _METHOD_PREFIX = "bits"
 # Of constants within a program: a cache line.
@@ -53,13 +66,20 @@ class Program:
             `metadata["levels"]` names.
         input_shape: (height, width, 3) of the image that `run` takes.
         labels: one name for each class.
+        device: where it runs: `cpu` or `vulkan:N`. A program that loses its device goes on on the CPU.
+        device_reason: why there.
+        on_device_lost: called once, with the reason, when a run loses the device; None to call nobody.
 
     Runs may come from several threads and take turns.
     """
 
-    def __init__(self, path: Path, native: _native.Program) -> None:
+    def __init__(self, path: Path, native: _native.Program, choice: Choice) -> None:
         self.path = path
         self._native: _native.Program | None = native
+        self.device = CPU if choice.index is None else f"vulkan:{choice.index}"
+        self.device_reason = choice.reason
+        self.on_device_lost: Callable[[str], None] | None = None
+        self._leaving = Lock()
         try:
             file_format = native.constant_int("edge_format")
             if file_format != FORMAT:
@@ -77,7 +97,7 @@ class Program:
             self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
             self.input_shape: tuple[int, int, int] = self._check_signatures()
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, ModelError):
+            if isinstance(error, (ModelError, DeviceError)):
                 raise
             raise ModelError(f"{path}: {error}; export the model again") from error
 
@@ -88,6 +108,7 @@ class Program:
         threads: int = 1,
         low_memory: bool = False,
         isa: str | None = None,
+        device: str = CPU,
     ) -> Self:
         """Read, verify and load a model file.
 
@@ -96,10 +117,13 @@ class Program:
             low_memory: keep weights packed and unpack them in every run, which is slower; else each
                 is prepared for its kernel once, when a level first runs.
             isa: one of `isa_available()`; without it the fastest one, or EDGE_NATIVE_ISA's.
+            device: `cpu`, `vulkan`, `vulkan:N` or `auto`; see `devices.choose`. Runs whose device is
+                lost go on on the CPU, with the arguments above.
 
         Raises:
             ModelError: the file is missing, damaged, foreign or of another version.
-            ValueError: threads out of range, or no such instruction set.
+            DeviceError: the device that was asked for cannot be used; never for `cpu` and `auto`.
+            ValueError: threads out of range, no such instruction set, or no such device.
         """
         path = Path(path)
         try:
@@ -110,13 +134,24 @@ class Program:
             program = container.verify(contents.data)
         except container.ContainerError as error:
             raise ModelError(f"{path}: {error}") from error
+        code = np.frombuffer(program, dtype=np.uint8)
+
+        def load(choice: Choice) -> Self:
+            try:
+                native = _native.Program(code, threads, low_memory, isa, choice.index)
+            except DeviceError:
+                raise
+            except RuntimeError as error:
+                raise ModelError(f"{path}: {error}; export the model again") from error
+            return cls(path, native, choice)
+
+        choice = choose(device)
         try:
-            native = _native.Program(
-                np.frombuffer(program, dtype=np.uint8), threads, low_memory, isa
-            )
-        except RuntimeError as error:
-            raise ModelError(f"{path}: {error}; export the model again") from error
-        return cls(path, native)
+            return load(choice)
+        except DeviceError as error:
+            if device != AUTO:
+                raise
+            return load(Choice(None, str(error)))
 
     def run(self, bits: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits of one image at one level.
@@ -133,10 +168,8 @@ class Program:
             ModelError: the program fails, which a file that `open` accepted should not.
         """
         native, signature = self._checked(bits, image)
-        try:
-            return native.run(f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image))
-        except RuntimeError as error:
-            raise ModelError(f"{self.path}: {error}") from error
+        pixels = np.ascontiguousarray(image)
+        return self._guarded(lambda: native.run(f"{_METHOD_PREFIX}{bits}", signature, pixels))
 
     def profile(self, bits: int, image: npt.NDArray[np.uint8]) -> list[LayerTime]:
         """The time of every layer of one run, in execution order.
@@ -144,15 +177,12 @@ class Program:
         Arguments and errors are those of `run`. The list is empty for a program without a delegate.
         """
         native, signature = self._checked(bits, image)
-        try:
-            return [
-                LayerTime(t.branch, t.layer, t.kernel, t.microseconds, t.macs, t.weight_bytes)
-                for t in native.profile(
-                    f"{_METHOD_PREFIX}{bits}", signature, np.ascontiguousarray(image)
-                )
-            ]
-        except RuntimeError as error:
-            raise ModelError(f"{self.path}: {error}") from error
+        pixels = np.ascontiguousarray(image)
+        times = self._guarded(lambda: native.profile(f"{_METHOD_PREFIX}{bits}", signature, pixels))
+        return [
+            LayerTime(t.branch, t.layer, t.kernel, t.microseconds, t.macs, t.weight_bytes)
+            for t in times
+        ]
 
     def trace(self, image: npt.NDArray[np.uint8]) -> bytes:
         """An ETDump of one run of every level: ExecuTorch's own profile, for its Inspector.
@@ -161,10 +191,50 @@ class Program:
         """
         native, signature = self._checked(self.levels[0], image)
         methods = [f"{_METHOD_PREFIX}{bits}" for bits in self.levels]
+        pixels = np.ascontiguousarray(image)
+        return self._guarded(lambda: native.trace(methods, signature, pixels))
+
+    def _guarded(self, call: Callable[[], _Result]) -> _Result:
+        """The result of a call; once more on the CPU where the device was lost meanwhile."""
         try:
-            return native.trace(methods, signature, np.ascontiguousarray(image))
+            try:
+                return call()
+            except DeviceError as error:
+                self._leave_device(str(error))
+                return call()
         except RuntimeError as error:
             raise ModelError(f"{self.path}: {error}") from error
+
+    def _leave_device(self, reason: str) -> None:
+        """Go on on the CPU; other runs may have come to the same decision."""
+        with self._leaving:
+            if self._native is None or self.device == CPU:
+                return
+            self._native.leave_device()
+            self.device, self.device_reason = CPU, reason
+        if self.on_device_lost is not None:
+            self.on_device_lost(reason)
+
+    def device_statistics(self, bits: int) -> DeviceStatistics:
+        """Bytes and times of a level on the device so far.
+
+        Raises:
+            ValueError: no such level, or it runs on the CPU.
+        """
+        return DeviceStatistics.of(self._on_device(bits).statistics(f"{_METHOD_PREFIX}{bits}"))
+
+    def dispatches(self, bits: int) -> list[Dispatch]:
+        """What a frame of a level dispatches on the device, in order; errors as above."""
+        native = self._on_device(bits)
+        return [Dispatch.of(size) for size in native.dispatches(f"{_METHOD_PREFIX}{bits}")]
+
+    def _on_device(self, bits: int) -> _native.Program:
+        native = self._native
+        if native is None or self.device == CPU:
+            raise ValueError(f"{self.path}: runs on no device ({self.device_reason})")
+        if bits not in self._signatures:
+            raise ValueError(f"{self.path}: has no level of {bits} bits")
+        return native
 
     def _checked(
         self, bits: int, image: npt.NDArray[np.uint8]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -139,3 +142,51 @@ def directories_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def random_network() -> Callable[..., IntegerNetwork]:
     """`make_random_network`, for rooms that need some network but no trained one."""
     return make_random_network
+
+
+VULKAN_PACKAGES = (
+    "libvulkan-dev mesa-vulkan-drivers vulkan-validationlayers glslang-tools spirv-tools"
+)
+
+
+@pytest.fixture(scope="session")
+def vulkan(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A device that computes, whose compiled shaders stay out of the user's cache.
+
+    Continuous integration installs one, so that there a missing one is a failure.
+    """
+    import native_ops
+
+    try:
+        usable = [device for device in native_ops.vulkan_devices() if not device.problem]
+        problem = "" if usable else "no device computes"
+        if shutil.which("spirv-val") is None:
+            problem = "spirv-val is not installed"
+    except native_ops.DeviceError as error:
+        problem = str(error)
+    if problem:
+        reason = f"{problem}; on Debian or Ubuntu: apt-get install {VULKAN_PACKAGES}; touch CMakeLists.txt; make setup"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield usable[0]
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def faulty(vulkan: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of processes that find a Vulkan in which VULKAN_FAULT can break something."""
+    folder = tmp_path_factory.mktemp("faulty")
+    source = Path(__file__).parents[1] / "native_ops" / "tests" / "vulkan_faults.cpp"
+    library = folder / "libvulkan.so.1"
+    command = ["g++", "-std=c++20", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run([*command, "-ldl"], check=True)
+    # vulkan_devices() has loaded the real one.
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    (real,) = {line.split()[-1] for line in maps if "/libvulkan.so" in line}
+    return {"LD_LIBRARY_PATH": str(folder), "VULKAN_BEHIND": real}

@@ -19,6 +19,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from native_ops import _native
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "packaging" / "wheel.sh"
 SCHEMA = ROOT / "edge_app" / "assets" / "schema" / "frame.schema.json"
@@ -168,6 +170,24 @@ def test_the_program_runs_in_an_empty_environment(environment: Path, tmp_path: P
     assert [record["seq"] for record in records] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.vulkan
+@pytest.mark.usefixtures("vulkan")
+def test_shaders_travel_in_the_wheel(environment: Path, tmp_path: Path) -> None:
+    """A device compiles nothing, and needs nothing but a driver."""
+    code = (
+        "import shutil, native_ops\n"
+        "print(*native_ops._native.vulkan_shaders())\n"
+        "from edge_app.models import find\n"
+        "with native_ops.Program.open(find('digits'), device='vulkan') as program:\n"
+        "    print(program.device)\n"
+    )
+    shaders, device = succeed(
+        environment / "python", "-c", code, env=clean(), cwd=tmp_path
+    ).splitlines()
+    assert shaders.split() == list(_native.vulkan_shaders())
+    assert device.startswith("vulkan:")
+
+
 # --- what is in them ---------------------------------------------------------------------------
 
 
@@ -201,7 +221,7 @@ def test_a_wheel_is_small_and_holds_what_runs(
     brought = {"uPlot.iife.min.js", "uPlot.min.css", "LICENSE-uPlot"}
     assert {f"edge_app/serve/assets/{name}" for name in brought} <= names
     assert "edge_app/serve/static/page.html" in names
-    assert not [name for name in names if name.endswith((".cpp", ".h", ".a"))]
+    assert not [name for name in names if name.endswith((".cpp", ".h", ".a", ".comp", ".glsl"))]
     always = [text for text in required if "extra ==" not in text]
     assert any(text.startswith("numpy") for text in always)
     assert not [text for text in always if "torch" in text]

@@ -32,6 +32,7 @@ from edge_app.models import branches_of, open_model
 
 if TYPE_CHECKING:
     from native_ops import Program
+    from native_ops.devices import DeviceStatistics
 
 SCHEMA = "edge-app/benchmark/1"
 WARM_UP = 5
@@ -51,6 +52,7 @@ class BenchOptions:
     rounds: int = 100
     threads: int = 1
     cpus: str | None = None
+    device: str = "cpu"
     layers: bool = False
     json: Path | None = None
     plot: Path | None = None
@@ -62,7 +64,8 @@ class Side:
     """One column of the comparison.
 
     ``bits`` and ``branches`` are those of a level, None and () for the other side; ``macs`` is None
-    where a model does not say it.
+    where a model does not say it. ``device``: where it runs; ``statistics``: what a GPU's last frame
+    took.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Side:
     macs: int | None
     bits: int | None = None
     branches: tuple[int, ...] = ()
+    device: str = "cpu"
+    statistics: Callable[[], DeviceStatistics] | None = None
 
 
 def run(options: BenchOptions) -> int:
@@ -167,19 +172,30 @@ def measure(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, Ti
 def _measure_network(entry: Programs, options: BenchOptions, roofline: float) -> dict[str, Any]:
     say(f"{entry.name}: {options.rounds} rounds")
     with ExitStack() as stack:
-        model = stack.enter_context(open_model(str(entry.model), options.threads))
+        model = stack.enter_context(
+            open_model(str(entry.model), options.threads, device=options.device)
+        )
+        model.on_device_lost = _fail
         sides = _levels(model)
+        if model.device != "cpu":
+            say(f"device {model.device}: {model.device_reason}")
+            beside = stack.enter_context(open_model(str(entry.model), options.threads))
+            sides += _levels(beside, ", CPU")
         if entry.peers is not None:
             sides += _other_sides(entry.peers, options.threads)
         if not model.profile(model.levels[0], np.zeros(model.input_shape, np.uint8)):
             say(f"{entry.model}: runs operator by operator on reference kernels; export it again")
         times = measure({side.name: side.call for side in sides}, options.rounds)
+        gpus = {side.name: _gpu(side.statistics()) for side in sides if side.statistics}
         layers = _layers(model) if options.layers else None
         if options.etdump is not None:
             _write(options.etdump, model.trace(np.zeros(model.input_shape, np.uint8)))
         height, width, _ = model.input_shape
         network = str(model.metadata.get("network", "?"))
-    rows = [_row(side, times, roofline, options.threads) for side in sides]
+    rows = [
+        {**_row(side, times, roofline, options.threads), "gpu": gpus.get(side.name)}
+        for side in sides
+    ]
     result: dict[str, Any] = {
         "network": network,
         "model": str(entry.name),
@@ -191,16 +207,23 @@ def _measure_network(entry: Programs, options: BenchOptions, roofline: float) ->
     return result
 
 
-def _levels(model: Program) -> list[Side]:
+def _fail(reason: str) -> None:
+    """Times of a device that is gone halfway say nothing."""
+    raise AppError(f"{reason}; its times are of no use", EXIT_BUG)
+
+
+def _levels(model: Program, suffix: str = "") -> list[Side]:
     pixels = np.random.default_rng(0).integers(0, 256, model.input_shape, dtype=np.uint8)
     return [
         Side(
-            f"{bits} bits",
+            f"{bits} bits{suffix}",
             lambda bits=bits: model.run(bits, pixels),  # type: ignore[misc]
             model.path,
             model.metadata["levels"][str(bits)].get("macs"),
             bits,
             branches,
+            model.device,
+            None if model.device == "cpu" else lambda bits=bits: model.device_statistics(bits),  # type: ignore[misc]
         )
         for bits, branches in branches_of(model).items()
     ]
@@ -228,9 +251,11 @@ def _row(side: Side, times: dict[str, Times], roofline: float, threads: int) -> 
     wall, fastest = own.wall, int(own.wall.min())
     gmacs = None if side.macs is None else side.macs / fastest
     # The roofline is that of 8-bit integers; float32 has another.
-    integer = side.name in (BASELINE, f"{side.bits} bits")
+    on_cpu = side.device == "cpu"
+    integer = on_cpu and (side.name == BASELINE or side.bits is not None)
     return {
         "side": side.name,
+        "device": side.device,
         "bits": side.bits,
         "branches": list(side.branches),
         "macs": side.macs,
@@ -244,7 +269,19 @@ def _row(side: Side, times: dict[str, Times], roofline: float, threads: int) -> 
         "cpu_ratio_to_int8": None if baseline is None else _cpu_ratio(own, baseline),
         "gmacs": gmacs,
         "roofline_percent": 100 * gmacs / roofline if gmacs is not None and integer else None,
-        "resident_bytes": resident_bytes(side.file, side.bits, threads),
+        "resident_bytes": resident_bytes(side.file, side.bits, threads) if on_cpu else None,
+    }
+
+
+def _gpu(statistics: DeviceStatistics) -> dict[str, Any]:
+    """What a frame is made of on a GPU, of the last one."""
+    return {
+        "device_us": statistics.device_microseconds,
+        "wait_us": statistics.fence_microseconds,
+        "host_us": statistics.host_microseconds,
+        "submits_per_frame": statistics.submits / statistics.frames,
+        "uploaded_bytes": statistics.uploaded_bytes,
+        "device_bytes": statistics.device_bytes,
     }
 
 

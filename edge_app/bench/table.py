@@ -16,6 +16,9 @@ def print_report(report: dict[str, Any]) -> None:
     console = Console(highlight=False, width=None if terminal else max(120, Console().width))
     for network in report["networks"]:
         console.print(_times(network, report["threads"]))
+        for row in network["sides"]:
+            if row["gpu"] is not None:
+                console.print(_frame(row), markup=False, soft_wrap=True)
         for bits, layers in network.get("layers", {}).items():
             title = f"{network['network']}, {bits} bits, layer by layer"
             console.print(_layers(title, layers, report["isa"]))
@@ -47,6 +50,16 @@ def _times(network: dict[str, Any], threads: int) -> Table:
             _number(row["resident_bytes"], "{:.1f}", 1e6),
         )
     return table
+
+
+def _frame(row: dict[str, Any]) -> str:
+    gpu = row["gpu"]
+    return (
+        f"{row['side']} on {row['device']}: {gpu['device_us']:.0f} us by its clock, waited for"
+        f" {gpu['wait_us']:.0f} us, {gpu['host_us']:.0f} us besides;"
+        f" {gpu['submits_per_frame']:g} submit a frame; of all levels {gpu['uploaded_bytes'] / 1e6:.2f}"
+        f" MB uploaded, {gpu['device_bytes'] / 1e6:.2f} MB held"
+    )
 
 
 def _number(value: float | None, form: str, unit: float = 1.0) -> str:

@@ -216,12 +216,15 @@ def profile_for(
     root: Root | None = None,
 ) -> Profile:
     """What the levels of ``program`` cost here: as stored, or measured quickly and by the stated
-    model of ``energy``. A stored profile that does not fit any more is named in a warning."""
+    model of ``energy``. A stored profile that does not fit any more is named in a warning; they
+    are all of the CPU, so that a program on another device is always measured."""
     from edge_app.governor.energy import Profile
 
     root = SysRoot() if root is None else root
     directory = default_directory() if directory is None else directory
-    stored = load(conditions_of(program, threads, memory, root), directory)
+    stored = None
+    if program.device == "cpu":
+        stored = load(conditions_of(program, threads, memory, root), directory)
     if stored is not None:
         outdated = _outdated(stored, program, root)
         if not outdated:

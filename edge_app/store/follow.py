@@ -35,11 +35,11 @@ class Follower:
         store: Store,
         name: str,
         running: Path,
-        options: tuple[int, str],
+        options: tuple[int, str, str],
         switch: Callable[[Program], str],
         say: Callable[[str, str], None],
     ) -> None:
-        """``running``: the file that runs; ``options``: threads and memory for ``open_model``;
+        """``running``: the file that runs; ``options``: threads, memory and device for ``open_model``;
         ``say``: takes the kind and the text of an event."""
         self._store = store
         self._name = name

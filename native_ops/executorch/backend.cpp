@@ -1,5 +1,7 @@
 // The engine as an ExecuTorch delegate, "MbqEngine". Its methods are made by export/delegate.py:
-// the processed bytes are a level's plan, the constants that levels share are named data.
+// the processed bytes are a level's plan, the constants that levels share are named data. They are
+// the same for the CPU and for a GPU, so that a level which was made for a device can go on without
+// it.
 
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/core/evalue.h>
@@ -11,6 +13,7 @@
 #include <new>
 
 #include "../engine/engine.h"
+#include "../vulkan/vulkan.h"
 #include "execution.h"
 
 namespace mbq {
@@ -28,15 +31,22 @@ using executorch::runtime::FreeableBuffer;
 using executorch::runtime::Result;
 using executorch::runtime::Span;
 
-// An engine with the buffers that its constants lie in.
+// An engine with the buffers that its constants lie in, and the level on a device if it was made
+// for one. The engine prepares nothing before it runs, so that beside a device it costs no memory.
 struct Delegate {
   std::vector<FreeableBuffer> buffers;
   std::unique_ptr<Engine> engine;
+  std::unique_ptr<vulkan::Level> level;
 };
 
 Error failed(const char* what, Error error) {
   execution().error = what;
   return error;
+}
+
+Error device_failed(const vulkan::DeviceError& error) {
+  execution().device_failed = true;
+  return failed(error.what(), Error::DelegateMemoryAllocationFailed);
 }
 
 // Each layer as an event of the delegate, named after its branch and shape, with its kernel as
@@ -80,8 +90,18 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
         constants.push_back({static_cast<const uint8_t*>(buffer->data()), buffer->size()});
         delegate->buffers.push_back(std::move(*buffer));
       }
-      delegate->engine = std::make_unique<Engine>(std::move(plan), std::move(constants));
+      const std::shared_ptr<vulkan::Device>& device = execution().device;
+      if (device == nullptr) {
+        delegate->engine = std::make_unique<Engine>(std::move(plan), std::move(constants));
+      } else {
+        // The engine first: it checks that constants and plan fit.
+        delegate->engine = std::make_unique<Engine>(plan, constants);
+        delegate->level = vulkan::make_level(device, plan, constants);
+        execution().level = delegate->level.get();
+      }
       return static_cast<DelegateHandle*>(delegate.release());
+    } catch (const vulkan::DeviceError& error) {
+      return device_failed(error);
     } catch (const std::bad_alloc&) {
       return failed("no memory for the level", Error::MemoryAllocationFailed);
     } catch (const std::exception& error) {
@@ -91,7 +111,8 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
 
   Error execute(BackendExecutionContext& context, DelegateHandle* handle,
                 Span<EValue*> arguments) const override {
-    Engine& engine = *static_cast<Delegate*>(handle)->engine;
+    Delegate& delegate = *static_cast<Delegate*>(handle);
+    Engine& engine = *delegate.engine;
     if (arguments.size() != 2 || !arguments[0]->isTensor() || !arguments[1]->isTensor()) {
       return failed("a level takes one image and gives one result", Error::InvalidArgument);
     }
@@ -111,11 +132,19 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
     executorch::runtime::EventTracer* const tracer = context.event_tracer();
     std::vector<LayerTime> traced;
     const et_timestamp_t begin = executorch::runtime::pal_current_ticks();
+    std::vector<LayerTime>* const profile = tracer != nullptr ? &traced : state.profile;
     try {
-      engine.run(
-          {kernels, state.parallel != nullptr ? state.parallel : &serial(), state.low_memory},
-          image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(),
-          tracer != nullptr ? &traced : state.profile);
+      if (state.device != nullptr && delegate.level != nullptr) {
+        delegate.level->run(image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(),
+                            profile);
+      } else {
+        delegate.level.reset();  // the program went on without the device
+        engine.run(
+            {kernels, state.parallel != nullptr ? state.parallel : &serial(), state.low_memory},
+            image.const_data_ptr<uint8_t>(), logits.mutable_data_ptr<float>(), profile);
+      }
+    } catch (const vulkan::DeviceError& error) {
+      return device_failed(error);
     } catch (const std::bad_alloc&) {
       return failed("no memory for the level", Error::MemoryAllocationFailed);
     } catch (const std::exception& error) {

@@ -23,6 +23,7 @@
 #include "../kernels/reference.h"
 #include "peer.h"
 #include "program.h"
+#include "vulkan_binding.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -285,14 +286,16 @@ NB_MODULE(_native, module) {
       .def(
           "__init__",
           [](Program* self, Array<uint8_t, 1> bytes, int threads, bool low_memory,
-             std::optional<std::string> isa) {
+             std::optional<std::string> isa, std::optional<int> device) {
             require(1 <= threads && threads <= 256, "threads must be within 1..256");
             require(reinterpret_cast<uintptr_t>(bytes.data()) % 64 == 0,
                     "the program must lie at a multiple of 64 bytes");
-            new (self) Program(bytes.data(), bytes.size(), threads, low_memory, kernels_named(isa));
+            const mbq::LayerKernels& kernels = kernels_named(isa);
+            new (self) Program(bytes.data(), bytes.size(), threads, low_memory, kernels,
+                               device ? mbq::vulkan::open_device(*device) : nullptr);
           },
           "program"_a, "threads"_a, "low_memory"_a = false, "isa"_a = nb::none(),
-          nb::keep_alive<1, 2>())
+          "device"_a = nb::none(), nb::keep_alive<1, 2>())
       .def("methods", &Program::methods)
       .def("constant_int", &Program::constant_int, "method"_a)
       .def("constant_string", &Program::constant_string, "method"_a)
@@ -311,6 +314,9 @@ NB_MODULE(_native, module) {
             return layers;
           },
           "method"_a, "signature"_a, "image"_a)
+      .def("leave_device", &Program::leave_device)
+      .def("statistics", &Program::statistics, "method"_a)
+      .def("dispatches", &Program::dispatches, "method"_a)
       .def(
           "trace",
           [](Program& program, const std::vector<std::string>& methods,
@@ -364,6 +370,7 @@ NB_MODULE(_native, module) {
   module.def("prepared_bytes", mbq::prepared_bytes);
 
   mbq::bind_peer(module);
+  mbq::bind_vulkan(module);
 
   module.attr("COMPILER") = "g++ or clang++ " __VERSION__;
   module.attr("EXECUTORCH_VERSION") = MBQ_EXECUTORCH_VERSION;

@@ -36,11 +36,13 @@ const bool log_is_kept = executorch::runtime::register_pal(
 void forget_errors() {
   last_log.clear();
   execution().error.clear();
+  execution().device_failed = false;
 }
 
 [[noreturn]] void fail(const std::string& what, Error error) {
   const std::string& operator_error = execution().error;
   const std::string& reason = operator_error.empty() ? last_log : operator_error;
+  if (execution().device_failed) throw vulkan::DeviceError(reason);
   throw std::runtime_error(what + ": " +
                            (reason.empty() ? executorch::runtime::to_string(error) : reason));
 }
@@ -69,12 +71,13 @@ std::vector<int> only_tensor(const std::string& method, const char* what, size_t
 }  // namespace
 
 Program::Program(const void* bytes, size_t size, int threads, bool low_memory,
-                 const LayerKernels& kernels)
+                 const LayerKernels& kernels, std::shared_ptr<vulkan::Device> device)
     : bytes_(bytes),
       size_(size),
       pool_(threads),
       low_memory_(low_memory),
       kernels_(kernels),
+      device_(std::move(device)),
       module_(std::make_unique<executorch::extension::BufferDataLoader>(bytes_, size_),
               /*memory_allocator=*/nullptr, /*temp_allocator=*/nullptr, /*event_tracer=*/nullptr,
               /*data_map_loader=*/nullptr, /*share_memory_arenas=*/true) {
@@ -127,9 +130,36 @@ Program::Signature Program::load(const std::string& method) {
                                 meta->input_tensor_meta(0), ScalarType::Byte);
   signature.output = only_tensor(method, "output", meta->num_outputs(), meta->output_tag(0),
                                  meta->output_tensor_meta(0), ScalarType::Float);
+  Execution& state = execution();
+  state.device = device_;
+  state.level = nullptr;
   const Error error = module_.load_method(method);
+  state.device.reset();
   if (error != Error::Ok) fail("method " + method + " does not load", error);
+  if (state.level != nullptr) levels_[method] = state.level;
   return signature;
+}
+
+void Program::leave_device() {
+  const std::lock_guard lock(mutex_);
+  levels_.clear();
+  device_.reset();
+}
+
+const vulkan::Level& Program::level(const std::string& method) const {
+  const auto found = levels_.find(method);
+  if (found == levels_.end()) throw std::runtime_error("method " + method + " runs on the CPU");
+  return *found->second;
+}
+
+vulkan::Statistics Program::statistics(const std::string& method) {
+  const std::lock_guard lock(mutex_);
+  return level(method).statistics();
+}
+
+std::vector<vulkan::DispatchSize> Program::dispatches(const std::string& method) {
+  const std::lock_guard lock(mutex_);
+  return level(method).dispatches();
 }
 
 std::string Program::trace(const std::vector<std::string>& methods, const Signature& signature,
@@ -163,7 +193,9 @@ executorch::runtime::Result<std::vector<EValue>> Program::execute(
   state.low_memory = low_memory_;
   state.layers = &kernels_;
   state.profile = profile;
+  state.device = device_;
   auto outputs = module.execute(method, std::vector<EValue>{EValue(input)});
+  state.device.reset();
   state.layers = nullptr;
   state.parallel = nullptr;
   state.profile = nullptr;

@@ -146,19 +146,20 @@ import sys
 import numpy as np
 from native_ops import Program, isa_selected
 
+device, *paths = sys.argv[1:]
 print(isa_selected())
-for path in sys.argv[1:]:
-    with Program.open(path, threads=2) as model:
+for path in paths:
+    with Program.open(path, threads=2, device=device) as model:
+        assert model.device.startswith(device)
         pixels = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape), dtype=np.uint8)
         for image in pixels[:2]:
             print(model.run(model.levels[0], image).tobytes().hex())
 """
 
 
-@pytest.mark.parametrize("isa", native_ops.isa_available())
-def test_files_give_the_oracles_logits_bit_for_bit(isa: str, files: list[Path]) -> None:
+def require_the_oracles_logits(isa: str, device: str, files: list[Path]) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, files)],
+        [sys.executable, "-c", RUN, device, *map(str, files)],
         env={**os.environ, "EDGE_NATIVE_ISA": isa},
         capture_output=True,
         text=True,
@@ -172,6 +173,21 @@ def test_files_give_the_oracles_logits_bit_for_bit(isa: str, files: list[Path]) 
         for logits in integer.run(folded(case), case.bits[0], images(case.size)[:2])
     ]
     assert found == expected
+
+
+@pytest.mark.parametrize("isa", native_ops.isa_available())
+def test_files_give_the_oracles_logits_bit_for_bit(isa: str, files: list[Path]) -> None:
+    require_the_oracles_logits(isa, "cpu", files)
+
+
+@pytest.mark.vulkan
+@pytest.mark.usefixtures("vulkan")
+@pytest.mark.parametrize("product", ["plain", "packed"])
+def test_a_gpu_gives_the_oracles_logits_bit_for_bit(
+    product: str, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_VULKAN_PRODUCT", product)
+    require_the_oracles_logits("portable", "vulkan", files)
 
 
 def test_a_half_branch_is_the_start_of_the_branch_and_stored_once_more() -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
+import native_ops
 from export import folding, integer, program, verification
 from export.__main__ import app
 from export.verification import LevelAccuracy, VerificationError
@@ -96,6 +97,33 @@ def test_both_accuracies_are_printed_and_nothing_is_left_behind(
     for text in ("trained", ".pte", "changed", "published formula", "verified"):
         assert text in result.stdout
     assert [file.name for file in path.parent.iterdir()] == ["model.pte"]
+
+
+@pytest.mark.vulkan
+def test_a_file_for_a_gpu_proves_itself_there(
+    run: Path, tmp_path: Path, vulkan: native_ops.Device
+) -> None:
+    path = tmp_path / "model-vulkan.pte"
+    result = _export(run, path, "--target", "vulkan")
+    assert result.exit_code == 0, result.output
+    assert f"also on vulkan:{vulkan.index} ({vulkan.name})" in result.stdout
+    with Program.open(path, device="vulkan") as gpu, Program.open(path) as cpu:
+        image = np.full(cpu.input_shape, 99, np.uint8)
+        for bits in cpu.levels:
+            np.testing.assert_array_equal(gpu.run(bits, image), cpu.run(bits, image))
+
+
+def test_a_target_that_is_not_there_is_said_at_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pte"
+    wrong = _export(run, path, "--target", "tpu")
+    assert wrong.exit_code == 2 and "choose cpu or vulkan" in wrong.output
+    for name in ("VK_ICD_FILENAMES", "VK_DRIVER_FILES"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing.json"))
+    missing = _export(run, path, "--target", "vulkan")
+    assert missing.exit_code == 2 and "--target vulkan: " in missing.output
+    assert not path.exists()
 
 
 def _edit(file: Path, old: str, new: str) -> None:
