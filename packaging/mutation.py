@@ -11,7 +11,7 @@ Everything happens in build/mutation: a copy of the code, and an environment wit
 borrows the other packages from the one that runs this. `../venv/bin/mutmut show NAME` in
 build/mutation/tree prints a survivor's difference.
 
-All of it takes an hour or more on two cores. ``--sample 0.25`` tries a quarter, always the same one;
+All of it takes hours on two cores. ``--sample 0.1`` tries a tenth, always the same one;
 ``--plain`` leaves the property tests out, which are slow and find few mutants that plain tests do
 not: the share that it prints is a little too low.
 """
