@@ -202,7 +202,11 @@ def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | Non
     name = options.model or DEFAULT_MODELS.get(uri, CAMERA_MODEL)
     installed = in_store(find(name))
     if installed is not None:
-        rolled_back = Store(default_store()).started(installed)
+        try:
+            rolled_back = Store(default_store()).started(installed)
+        except AppError as error:
+            # A store of somebody else's, installed by root: it can be run and not be counted.
+            rolled_back = f"{installed}: its trial is not counted: {error.message}"
         if rolled_back:
             _say(rolled_back)
     path = find(name)
@@ -241,15 +245,21 @@ def _follower(
     from edge_app.store import Store, default_store
     from edge_app.store.follow import Follower
 
+    running = [model]
+    resources.callback(lambda: running[0].close())
+
     def switch(program: Program) -> str:
-        resources.callback(program.close)
         if program.levels != model.levels:
+            program.close()
             return "it has other levels; start edge-app again to use it"
         energy = governor.policy.energy
         costs = profile_for(program, options.threads, options.memory, energy)
         governor.replace_profile(costs)
         watch_device(program, pipeline, governor, options)
         pipeline.switch(program, branches_of(program))
+        # Between two frames: nobody runs the old one any more.
+        running[0].close()
+        running[0] = program
         return ""
 
     def say(kind: str, text: str) -> None:
