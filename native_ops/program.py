@@ -185,7 +185,8 @@ class Program:
         ]
 
     def trace(self, image: npt.NDArray[np.uint8]) -> bytes:
-        """An ETDump of one run of every level: ExecuTorch's own profile, for its Inspector.
+        """An ETDump of a run of every level, not its first: ExecuTorch's own profile, for its
+        `devtools.Inspector`.
 
         Each layer is an event of the delegate. Errors are those of `run`.
         """
