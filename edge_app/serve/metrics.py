@@ -243,8 +243,12 @@ class Metrics(Collector):
             "1 for the state that the sensor is in.",
             labels=("sensor", "state"),
         )
+        disbelieved = () if decision is None else decision.distrusted
         for row in sensors:
-            up.add_metric((row.key,), float(row.reading.ok))
+            # The reading is sound as far as the sensors can tell; the governor knows better.
+            distrusted = row.reading.ok and row.key in disbelieved
+            up.add_metric((row.key,), float(row.reading.ok and not distrusted))
+            quality.add_metric((row.key, "distrusted"), float(distrusted))
             for state in Quality:
                 if state is not Quality.ABSENT:
                     quality.add_metric((row.key, state.value), float(row.reading.quality is state))

@@ -149,6 +149,16 @@ def test_a_scrape_has_every_figure() -> None:
     assert "edge_app_sensor_up[under_voltage]" not in scraped, "absent sensors are no sensors"
 
 
+def test_a_thermometer_that_the_governor_does_not_believe_is_down() -> None:
+    rig = busy()
+    assert values(rig)["edge_app_sensor_quality[cpu-thermal][distrusted]"] == 0
+    rig.decide(distrusted=("cpu-thermal",))
+    scraped = values(rig)
+    assert scraped["edge_app_sensor_up[cpu-thermal]"] == 0
+    assert scraped["edge_app_sensor_quality[cpu-thermal][distrusted]"] == 1
+    assert scraped["edge_app_sensor_up[gpu-thermal]"] == 1
+
+
 def test_what_runs_is_named_with_the_sums_of_its_files() -> None:
     (name,) = [name for name in values(Rig()) if name.startswith("edge_app_build_info")]
     assert "[digits]" in name and "[balanced]" in name
