@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edge_app.commands import bench, log, sensors
 from edge_app.commands import model as model_commands
 from edge_app.commands import policy as policy_commands
 from edge_app.commands import profile as profile_command
-from edge_app.commands import sensors
 from edge_app.commands import service as service_commands
 from edge_app.errors import EXIT_INTERRUPTED, AppError
 
@@ -26,15 +26,6 @@ Exit codes:
   4    the source was lost for good
   5    the model is missing, damaged or incompatible
   6    a sensor that the policy requires is missing
-  130  ended by Ctrl-C
-"""
-
-BENCH_EXIT_CODES = """\b
-Exit codes:
-  0    done
-  1    an error of the program itself, or output that cannot be written
-  2    wrong usage, or building needs PyTorch and ExecuTorch, which are not installed
-  5    the model is missing, damaged or incompatible
   130  ended by Ctrl-C
 """
 
@@ -72,13 +63,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Adaptive vision inference under a battery and thermal governor.",
 )
-log = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with recorded runs.")
-app.add_typer(log, name="log")
-app.add_typer(policy_commands.app, name="policy")
-app.add_typer(model_commands.app, name="model")
-app.command(epilog=profile_command.EXIT_CODES)(profile_command.profile)
-app.add_typer(service_commands.app, name="service")
-app.add_typer(sensors.app, name="sensors")
 
 
 def _print_version(wanted: bool) -> None:
@@ -346,100 +330,6 @@ def models() -> None:
     print_models()
 
 
-@app.command(epilog=BENCH_EXIT_CODES)
-def bench(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help="An installed model or a file.  [default: cifar10-resnet20]"
-        ),
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(
-            "--network",
-            metavar="NAME",
-            help="Instead of a model: this network with random weights. resnet18, mobilenetv1, "
-            "resnet20 and others, or all for these three.",
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=8, metavar="N", help="Pixels of the image's sides."),
-    ] = None,
-    peers: Annotated[
-        bool,
-        typer.Option("--peers", help="Beside the same network in XNNPACK, 8 bits and float32."),
-    ] = False,
-    programs: Annotated[
-        Path | None,
-        typer.Option(
-            "--programs",
-            metavar="DIR",
-            help="Keep what is built here, and take it from here the next time.",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, metavar="N", help="Timed calls of each side.")
-    ] = 100,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, metavar="N", help="Threads of each side.")
-    ] = 1,
-    cpus: Annotated[
-        str | None,
-        typer.Option(
-            "--cpus", metavar="LIST", help="Run on the first of these (0,2-3), one for a thread."
-        ),
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="DEVICE",
-            help="cpu, vulkan[:N] or auto, as for run. On a GPU each level is also timed on the CPU.",
-        ),
-    ] = "cpu",
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Also the time of every layer of every level.")
-    ] = False,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers to FILE.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Draw the times into PNG.")
-    ] = None,
-    etdump: Annotated[
-        Path | None,
-        typer.Option(
-            "--etdump", metavar="FILE", help="Also ExecuTorch's own profile of a run of each level."
-        ),
-    ] = None,
-) -> None:
-    """How fast the levels are here, also beside XNNPACK.
-
-    All sides run in turn, in one process and on the same CPUs. --network, and --peers where --programs
-    has nothing yet, need the server extra: pip install 'edge-app[server]'.
-    """
-    from edge_app.bench import benchmark
-
-    options = benchmark.BenchOptions(
-        model=model,
-        network=network,
-        size=size,
-        peers=peers,
-        programs=programs,
-        rounds=rounds,
-        threads=threads,
-        cpus=cpus,
-        device=device,
-        layers=layers,
-        json=json,
-        plot=plot,
-        etdump=etdump,
-    )
-    raise typer.Exit(benchmark.run(options))
-
-
 @app.command()
 def why(
     pid: Annotated[
@@ -478,28 +368,14 @@ def doctor(
     raise typer.Exit(examine(sysroot))
 
 
-@log.command()
-def plot(
-    records: Annotated[Path, typer.Argument(metavar="JSONL", help="Written by run --jsonl.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture.")],
-) -> None:
-    """Plot level, temperature and accuracy of a run."""
-    from edge_app.plotting import plot_run
-
-    plot_run(records, output)
-
-
-@log.command()
-def summarize(
-    records: Annotated[
-        list[Path], typer.Argument(metavar="JSONL...", help="Written by run --jsonl, in order.")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Frames, accuracy, latency, age and causes of a run."""
-    from edge_app.log_summary import summarize as summarize_log
-
-    summarize_log(records, json)
+# After those above, so that help begins with what is used most.
+app.command(epilog=profile_command.EXIT_CODES)(profile_command.profile)
+app.command(epilog=bench.EXIT_CODES)(bench.bench)
+app.add_typer(policy_commands.app, name="policy")
+app.add_typer(sensors.app, name="sensors")
+app.add_typer(log.app, name="log")
+app.add_typer(model_commands.app, name="model")
+app.add_typer(service_commands.app, name="service")
 
 
 def main() -> None:
