@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_app.governor import Governor, Policy, Resolved
     from edge_app.pipeline import Limits, Pipeline
     from edge_app.sensors import SensorSource
+    from edge_app.serve import About, Hub
     from edge_app.sinks import Sink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
@@ -127,28 +128,24 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         return pipeline.losses() + Counter(output=overlapped.lost)
 
     if options.serve is not None:
-        from edge_app.serve import About, Hub, open_page
+        from edge_app.serve import About
 
-        hub = Hub(
-            About(
-                model=about["model"],
-                model_path=str(model.path),
-                source=source.name,
-                branches=branches_of(model),
-                journal=journal.to_json,
-                policy=lambda: governor.policy,
-                losses=losses,
-                status=lambda: source.status,
-                reload=stop.ask_reload,
-                target_fps=options.target_fps,
-                speed=clock.speed,
-            )
+        about_run = About(
+            model=about["model"],
+            model_path=str(model.path),
+            source=source.name,
+            branches=branches_of(model),
+            journal=journal.to_json,
+            policy=lambda: governor.policy,
+            losses=losses,
+            status=lambda: source.status,
+            reload=stop.ask_reload,
+            target_fps=options.target_fps,
+            speed=clock.speed,
         )
-        page = open_page(hub, options.serve, options.serve_token)
-        resources.callback(page.close)
+        hub = _open_page(about_run, options, resources)
         sensors = hub.watched(sensors)
         sinks.append(hub)
-        _say(page.greeting())
     pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
     watch_device(model, pipeline, governor, options)
     notifier = Notifier()
@@ -183,6 +180,18 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
             for sink in sinks:
                 closing.callback(sink.close)
     return stop.exit_code
+
+
+def _open_page(about: About, options: RunOptions, resources: contextlib.ExitStack) -> Hub:
+    """Serve the page of ``--serve``; the hub is what feeds it."""
+    from edge_app.serve import Hub, open_page
+
+    hub = Hub(about)
+    assert options.serve is not None
+    page = open_page(hub, options.serve, options.serve_token)
+    resources.callback(page.close)
+    _say(page.greeting())
+    return hub
 
 
 def _summarize(
