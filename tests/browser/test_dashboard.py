@@ -117,8 +117,9 @@ class Program:
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    """Forty minutes of heat, cooling and an emptying battery in forty seconds."""
+def program(curves: None) -> Iterator[Program]:
+    """Forty minutes of heat, cooling and an emptying battery in forty seconds. It looks for the curves
+    when it starts, so that they must be there by then."""
     running = Program("--replay-sensors", "heat-and-recover", "--replay-speed", 60)
     yield running
     running.end()
@@ -130,7 +131,7 @@ def all_quiet(tab: Tab) -> None:
     assert tab.problems == []
 
 
-def test_the_page_lives(program: Program, curves: None, tab: NewTab, screenshots: Path) -> None:
+def test_the_page_lives(program: Program, tab: NewTab, screenshots: Path) -> None:
     """Picture, curves and level follow the run; this comes first, while the level changes."""
     page = tab()
     page.open(program.url)
@@ -210,9 +211,7 @@ def test_the_page_lives(program: Program, curves: None, tab: NewTab, screenshots
     all_quiet(page)
 
 
-def test_light_and_dark_follow_the_system_and_the_button(
-    program: Program, curves: None, tab: NewTab
-) -> None:
+def test_light_and_dark_follow_the_system_and_the_button(program: Program, tab: NewTab) -> None:
     page = tab()
     page.open(program.url)
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -260,9 +259,7 @@ CONTRAST = """(() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_its_ground(
-    program: Program, curves: None, tab: NewTab, scheme: str
-) -> None:
+def test_every_text_stands_out_from_its_ground(program: Program, tab: NewTab, scheme: str) -> None:
     """The contrast that WCAG 2.1 asks for at level AA: 4.5 to 1, 3 to 1 for large text."""
     page = tab()
     page.prefer(scheme)
@@ -279,7 +276,7 @@ def test_every_text_stands_out_from_its_ground(
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(
-    program: Program, curves: None, tab: NewTab, screenshots: Path
+    program: Program, tab: NewTab, screenshots: Path
 ) -> None:
     page = tab(390, 844, mobile=True)
     page.open(program.url)
@@ -303,9 +300,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     all_quiet(page)
 
 
-def test_everything_can_be_reached_and_moved_by_keys(
-    program: Program, curves: None, tab: NewTab
-) -> None:
+def test_everything_can_be_reached_and_moved_by_keys(program: Program, tab: NewTab) -> None:
     page = tab()
     page.open(program.url)
     page.wait("document.querySelectorAll('.chart canvas').length === 4")
@@ -349,7 +344,7 @@ def test_everything_can_be_reached_and_moved_by_keys(
 
 
 def test_what_if_shows_two_runs_and_what_is_wrong(
-    program: Program, curves: None, tab: NewTab, screenshots: Path
+    program: Program, tab: NewTab, screenshots: Path
 ) -> None:
     page = tab()
     page.open(program.url)
@@ -437,7 +432,7 @@ def test_the_page_says_when_the_program_is_gone(tab: NewTab, curves: None) -> No
     program_again.end()
 
 
-def test_the_page_is_small(program: Program, curves: None, tab: NewTab) -> None:
+def test_the_page_is_small(program: Program, tab: NewTab) -> None:
     page = tab()
     page.open(program.url)
     sizes = page.evaluate(
