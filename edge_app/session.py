@@ -219,9 +219,10 @@ def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | Non
         if rolled_back:
             _say(rolled_back)
     path = find(name)
+    model = open_model(str(path), options.threads, options.memory, options.device)
     if installed is None and not is_shipped(path):
         _say(f"{path} is not signed; run it only if you trust where it comes from")
-    return open_model(str(path), options.threads, options.memory, options.device), installed
+    return model, installed
 
 
 def watch_device(
