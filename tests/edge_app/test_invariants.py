@@ -391,7 +391,11 @@ def test_i06_a_heating_device_settles_and_settles_lower_where_it_is_hotter(
     cool, hot = last_hour(ambient), last_hour(ambient + hotter)
     for rungs in (cool, hot):
         assert max(rungs) - min(rungs) <= 2, "settles, or swings by a rung or two"
-        assert sum(a != b for a, b in pairwise(rungs)) <= 25
+        # A raise that is taken back only after `revert_s` was none in vain and doubles no dwell: on
+        # some plants one follows the other as fast as these two times allow.
+        stability = POLICY.stability
+        cycle_s = stability.raise_dwell_s + stability.revert_s
+        assert sum(a != b for a, b in pairwise(rungs)) <= 2 * HOUR_S / cycle_s
     assert min(hot) <= min(cool) and max(hot) <= max(cool)
 
 
