@@ -21,6 +21,9 @@ STUCK_LOAD_SWING = 0.4
 LIVELY_STANDSTILLS = 60
 LIVELY_AFTER_S = 60.0
 LIVELY_FACTOR = 10.0
+NOISY_REVERSALS = 60
+NOISY_STANDSTILL_S = 20.0
+NOISY_AFTER_S = 120.0
 LOAD_SMOOTHING_S = 30.0
 
 JUMP_FRACTION = 0.15
@@ -88,6 +91,10 @@ class StuckDetector:
     CPUs, smoothed over half a minute, swung by 40 points while the value stood still. Then it is
     stuck after five minutes, or already a minute after that swing if it has always flickered: if
     ten times its longest standstill so far is less.
+
+    One that has gone up and down all the time and never stood still for more than some seconds
+    needs no reason: noise does not end. A fine thermometer that climbs step by step does not go up
+    and down, and its steps become slow before they end.
     """
 
     _value: float | None = None
@@ -95,6 +102,8 @@ class StuckDetector:
     _low: float = 1.0
     _high: float = 0.0
     _swung: float | None = None
+    _rose: bool | None = None
+    _reversals: int = 0
     _standstills: int = 0
     _longest: float = 0.0
 
@@ -104,6 +113,10 @@ class StuckDetector:
             if self._value is not None:
                 self._standstills += 1
                 self._longest = max(self._longest, time - self._since)
+                self._reversals += self._rose is not None and self._rose is not (
+                    value > self._value
+                )
+                self._rose = value > self._value
             self._value, self._since, self._swung = value, time, None
             self._low, self._high = 1.0, 0.0
         if smoothed_load is not None:
@@ -111,11 +124,15 @@ class StuckDetector:
             self._high = max(self._high, smoothed_load)
         if self._swung is None and self._high - self._low >= STUCK_LOAD_SWING:
             self._swung = time
+        still_s = time - self._since
+        if self._reversals >= NOISY_REVERSALS and self._longest <= NOISY_STANDSTILL_S:
+            if still_s >= max(NOISY_AFTER_S, LIVELY_FACTOR * self._longest):
+                return True
         if self._swung is None:
             return False
         lively = self._standstills >= LIVELY_STANDSTILLS
         patience = max(LIVELY_AFTER_S, LIVELY_FACTOR * self._longest)
-        return time - self._since >= STUCK_AFTER_S or (lively and time - self._swung >= patience)
+        return still_s >= STUCK_AFTER_S or (lively and time - self._swung >= patience)
 
 
 @dataclass

@@ -267,10 +267,26 @@ def flickering(every_s: int) -> StuckDetector:
 
 def test_a_thermometer_that_always_flickered_is_found_a_minute_after_it_should_have_moved() -> None:
     assert held(flickering(2), 3600, 600, load=0.9) == 66.0
-    assert held(flickering(20), 3600, 600, load=0.9) == 206.0
+    assert held(flickering(21), 3600, 600, load=0.9) == 216.0
     assert held(flickering(50), 3600, 600, load=0.9) == 300.0, "never later than the others"
     assert held(StuckDetector(), 3600, 600, load=0.9) == 300.0
-    assert held(flickering(2), 3600, 600, load=0.4) is None, "nothing that it should have followed"
+    assert held(flickering(21), 3600, 600, load=0.4) is None, "nothing that it should have followed"
+
+
+def test_noise_does_not_end() -> None:
+    assert held(flickering(2), 3600, 600, load=0.1) == 120.0
+    assert held(flickering(20), 3600, 600, load=0.1) == 200.0
+    assert held(flickering(21), 3600, 3600, load=0.1) is None
+
+
+def test_steps_that_become_slow_are_no_noise() -> None:
+    """A fine thermometer of an idle device that settles: up by a digit, later and later, then still."""
+    detector, now = StuckDetector(), 0.0
+    for step in range(200):
+        for _ in range(max(1, 3600 // (201 - step) // 18)):
+            assert not detector.stuck(30.0 + step / 10, now, 0.1)
+            now += 1.0
+    assert held(detector, int(now), 3600, load=0.1) is None
 
 
 def test_few_changes_are_no_habit() -> None:
