@@ -8,8 +8,9 @@ counts tasks that wait for disks, and our own threads.
 from __future__ import annotations
 
 import re
-import time as process_clock
 from dataclasses import dataclass
+
+import psutil
 
 from edge_app.sensors.root import Root, place
 from edge_app.sensors.types import Quality, Reading, SensorStatus, absent
@@ -48,6 +49,7 @@ class CpuLoad:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        self._process = psutil.Process()
         self._previous: tuple[float, float, float] | None = None
         self._busy: float | None = None
         self._other = Validator(OTHERS, lambda _: None)
@@ -84,7 +86,10 @@ class CpuLoad:
         iowait, irq, softirq, steal = (*rest, 0, 0, 0, 0)[:4]
         # What a guest used is part of user and nice already.
         total = user + nice + system + idle + iowait + irq + softirq + steal
-        own = process_clock.process_time() if self._root.is_this_machine else 0.0
+        own = 0.0
+        if self._root.is_this_machine:
+            spent = self._process.cpu_times()
+            own = spent.user + spent.system
         return total / TICKS_PER_S, (idle + iowait) / TICKS_PER_S, own
 
     def describe(self, load: Load) -> list[SensorStatus]:
