@@ -10,12 +10,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from edge_app.record import FrameRecord, rfc3339
+from edge_app.record import rfc3339
+from edge_app.sinks import Listener
 
 if TYPE_CHECKING:
     from edge_app.governor import Decision, Event
     from edge_app.signals import StopRequest
-    from edge_app.sources import Frame
 
 FORMAT = "edge-app/why/1"
 REMEMBERED = 50
@@ -77,15 +77,12 @@ class Journal:
             }
 
 
-class JournalSink:
+class JournalSink(Listener):
     """Takes note of decisions and notices in the order in which the other sinks hear of them."""
 
     def __init__(self, journal: Journal, stop: StopRequest) -> None:
         self._journal = journal
         self._stop = stop
-
-    def frame(self, record: FrameRecord, frame: Frame) -> None:
-        pass
 
     def decision(self, decision: Decision) -> None:
         self._journal.add(decision)
@@ -96,6 +93,3 @@ class JournalSink:
     def tick(self) -> None:
         if self._stop.take_dump():
             print(json.dumps(self._journal.to_json(), ensure_ascii=False), file=sys.stderr)
-
-    def close(self) -> None:
-        pass

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_app.record import FrameRecord
+from edge_app.sinks import Listener
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
+    from edge_app.governor import Decision
     from edge_app.sources import Frame, SourceStatus
 
 GOVERNOR_SILENT_S = 10.0
@@ -54,7 +55,7 @@ class Notifier:
             pass
 
 
-class ServiceSink:
+class ServiceSink(Listener):
     """Keeps the manager informed from the pipeline's thread.
 
     ``source``: the state of the source. ``resting``: whether no frame is wanted (a pause for heat).
@@ -87,9 +88,6 @@ class ServiceSink:
             self._ready = True
             self._notifier.send(READY="1", STATUS=self._status)
             self._sent = self._status
-
-    def notice(self, event: Event) -> None:
-        pass
 
     def tick(self) -> None:
         now = self._now()

@@ -41,3 +41,22 @@ class Sink(Protocol):
     def close(self) -> None:
         """The run is over."""
         ...
+
+
+class Listener:
+    """A sink that hears everything and does nothing: sinks say only what they care for."""
+
+    def frame(self, record: FrameRecord, frame: Frame) -> None:
+        pass
+
+    def decision(self, decision: Decision) -> None:
+        pass
+
+    def notice(self, event: Event) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, TextIO
 
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
 from edge_app.record import FrameRecord
-from edge_app.sinks import OutputClosed
+from edge_app.sinks import Listener, OutputClosed
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
     from edge_app.sources import Frame
 
 KEPT = 5
 """Files that are kept beside the newest where it is rotated."""
 
 
-class JsonLines:
+class JsonLines(Listener):
     """Writes ``FrameRecord.to_json`` to a file, or to stdout for ``-``; flushed line by line.
 
     An existing file is replaced. ``largest``: bytes after which the file is set aside as ``NAME.1``,
@@ -80,15 +79,6 @@ class JsonLines:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
-
-    def decision(self, decision: Decision) -> None:
-        pass
-
-    def notice(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
 
     def close(self) -> None:
         if self._owned:

@@ -12,11 +12,11 @@ import numpy as np
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
 from edge_app.preprocess import centre_crop
 from edge_app.record import FrameRecord
+from edge_app.sinks import Listener
 from edge_app.sinks.matroska import MatroskaWriter
 from edge_app.sources.base import Image, require_cv2
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
     from edge_app.sources import Frame
 
 JPEG_QUALITY = 85
@@ -62,7 +62,7 @@ def encode(image: Image) -> bytes:
     return bytes(data)
 
 
-class VideoSink:
+class VideoSink(Listener):
     """Annotated frames in a Matroska file with their real times; playable while it grows.
 
     AppError with exit code 2 if it cannot be opened, with 1 if the disk is full: what was written
@@ -101,15 +101,6 @@ class VideoSink:
                 f"{self._path}: cannot write: {error.strerror}; the run ends here"
             ) from None
 
-    def decision(self, decision: Decision) -> None:
-        pass
-
-    def notice(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
     def close(self) -> None:
         try:
             self._file.close()
@@ -117,7 +108,7 @@ class VideoSink:
             pass  # the write that failed has been reported
 
 
-class CropSink:
+class CropSink(Listener):
     """What the model saw, as ``DIRECTORY/<answer>/<time>-<number>.jpg``, at most one a second for
     each answer: a start for a training set of one's own."""
 
@@ -146,15 +137,3 @@ class CropSink:
             os.replace(beside, folder / name)
         except OSError as error:
             raise AppError(f"{folder}: cannot write: {error.strerror}; the run ends here") from None
-
-    def decision(self, decision: Decision) -> None:
-        pass
-
-    def notice(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

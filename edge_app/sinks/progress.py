@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_app.record import FrameRecord
+from edge_app.sinks import Listener
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +142,7 @@ class LiveLine:
         self._live.stop()
 
 
-class PlainLines:
+class PlainLines(Listener):
     """For anything else (a log, a pipe): a line every ten seconds and one for each change."""
 
     def __init__(
@@ -167,6 +168,3 @@ class PlainLines:
         if self._now() - self._reported >= REPORT_EVERY_S:
             self._reported = self._now()
             self._write(self._status.text())
-
-    def close(self) -> None:
-        pass

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_app.record import FrameRecord
+from edge_app.sinks import Listener
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
+    from edge_app.governor import Decision
     from edge_app.sources import Frame
 
 
@@ -57,7 +58,7 @@ class LevelStatistics:
         return self.correct / self.labelled if self.labelled else None
 
 
-class Statistics:
+class Statistics(Listener):
     """A sink that adds up; the summary is printed from it."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
@@ -85,12 +86,3 @@ class Statistics:
     def decision(self, decision: Decision) -> None:
         if decision.changed:
             self.changes[decision.previous_bits, decision.bits, decision.cause] += 1
-
-    def notice(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

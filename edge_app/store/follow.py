@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from edge_app.errors import AppError
 from edge_app.models import open_model
 from edge_app.record import FrameRecord
+from edge_app.sinks import Listener
 from edge_app.store.disk import Store
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
     from edge_app.sources import Frame
     from native_ops import Program
 
@@ -22,7 +22,7 @@ LOOK_EVERY_S = 2.0
 PROVEN_AFTER_S = 60.0
 
 
-class Follower:
+class Follower(Listener):
     """A sink that looks every two seconds what ``name`` means in ``store``.
 
     Another version is opened in a thread while frames go on, and handed to ``switch`` between two of
@@ -61,12 +61,6 @@ class Follower:
             self._proven = True
             self._try(lambda: self._store.proven(self._name))
 
-    def decision(self, decision: Decision) -> None:
-        pass
-
-    def notice(self, event: Event) -> None:
-        pass
-
     def tick(self) -> None:
         if self._opening is not None:
             if self._opened:
@@ -104,6 +98,3 @@ class Follower:
             change()
         except AppError as error:
             self._say("store_failed", error.message)
-
-    def close(self) -> None:
-        pass
