@@ -51,7 +51,7 @@ def print_summary(
         console.print(table)
     if losses:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(losses.items()))
-        console.print(f"Frames left out: {reasons}.")
+        console.print(f"Frames left out: {reasons}.", soft_wrap=True)
     if statistics.escalated:
         console.print(
             f"Run again at a higher level: {statistics.escalated} "

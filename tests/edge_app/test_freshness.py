@@ -162,7 +162,7 @@ def watch(
 
 def losses(messages: str) -> dict[str, int]:
     """What the summary says about frames that were left out."""
-    found = re.search(r"Frames left out: (.*)\.", messages.replace("\n", " "))
+    found = re.search(r"Frames left out: (.*?)\.", messages.replace("\n", " "))
     parts = found[1].split(", ") if found else []
     return {reason: int(count) for reason, count in (part.split(" ") for part in parts)}
 

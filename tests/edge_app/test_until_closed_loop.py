@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from governor_samples import a_policy
 
-from edge_app.governor import load_policy
 from edge_app.governor.battery import BatteryTracker
 from edge_app.governor.energy import Profile
 from edge_app.governor.ladder import build_ladder
@@ -66,7 +66,7 @@ class Day:
 def live(world: World, *overrides: str) -> Day:
     """From noon until `until`, or until the reserve is reached."""
     until = (NOON + timedelta(hours=world.hours)).time()
-    policy = load_policy(None, overrides=[f"battery.until={until}", *overrides])
+    policy = a_policy(f"battery.until={until}", *overrides)
     ladder = build_ladder((2, 4, 6, 8), policy)
     tracker = BatteryTracker(policy, ladder, PROFILE)
     charge, shown, rung, power_w = world.start, 1.0, ladder.top, 0.0
