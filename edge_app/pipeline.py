@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.clock import Clock, RealClock
+from edge_app.governor.decision import Event
 from edge_app.preprocess import prepare
 from edge_app.record import FrameRecord
 from edge_app.signals import StopRequest
@@ -21,7 +22,8 @@ from edge_app.sinks import OutputClosed, Sink
 from edge_app.sources import EndOfSource, Frame, Source, SourceStatus
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
+    from edge_app.governor import Decision
+    from edge_app.governor.decision import LevelControl
 
 SLICE_S = 0.1
 """No wait is longer than this: signals, decisions and the end of the run are looked at between."""
@@ -37,21 +39,6 @@ class Model(Protocol):
     @property
     def labels(self) -> tuple[str, ...]: ...
     def run(self, bits: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
-
-
-class LevelControl(Protocol):
-    """What the pipeline needs of ``governor.Governor``."""
-
-    @property
-    def level(self) -> int: ...
-    @property
-    def first_level(self) -> int: ...
-    @property
-    def frame_interval_s(self) -> float: ...
-    @property
-    def paused(self) -> bool: ...
-    def observe_latency(self, bits: int, seconds: float) -> None: ...
-    def escalate(self, bits: int, margin: float) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -217,8 +204,6 @@ class Pipeline:
         return max(interval, *(1.0 / rate if rate else 0.0 for rate in rates))
 
     def _report_news(self) -> None:
-        from edge_app.governor import Event
-
         while True:
             try:
                 news = self._news.get_nowait()
@@ -236,8 +221,6 @@ class Pipeline:
 
     def _report_source(self) -> None:
         """Say once when frames stop coming, and once when they come again."""
-        from edge_app.governor import Event
-
         status = self._source.status
         if (status.state, status.text) == (self._reported.state, self._reported.text):
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,18 @@ class Decision:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
+
+
+class LevelControl(Protocol):
+    """What the frame path needs of whoever decides: the governor, or another beside it."""
+
+    @property
+    def level(self) -> int: ...
+    @property
+    def first_level(self) -> int: ...
+    @property
+    def frame_interval_s(self) -> float: ...
+    @property
+    def paused(self) -> bool: ...
+    def observe_latency(self, bits: int, seconds: float) -> None: ...
+    def escalate(self, bits: int, margin: float) -> int | None: ...

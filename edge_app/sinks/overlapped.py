@@ -20,6 +20,8 @@ CAPACITY = 64
 POLL_S = 0.1
 CLOSE_S = 2.0
 
+Call = Callable[[Sink], None]
+
 
 class Overlapped:
     """Hands everything on to ``sinks`` from a thread, in order.
@@ -33,45 +35,31 @@ class Overlapped:
         self.lost = 0
         self._sinks = tuple(sinks)
         self._drop = drop
-        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(capacity)
+        self._waiting: queue.Queue[Call | None] = queue.Queue(capacity)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
 
     def frame(self, record: FrameRecord, frame: Frame) -> None:
-        def write() -> None:
-            for sink in self._sinks:
-                sink.frame(record, frame)
-
-        while not self._put(write, None if self._drop else POLL_S):
-            if self._drop:
-                self.lost += 1
-                break
+        if self._drop:
+            self.lost += not self._put(lambda sink: sink.frame(record, frame), None)
+        else:
+            self._insist(lambda sink: sink.frame(record, frame))
 
     def decision(self, decision: Decision) -> None:
-        def write() -> None:
-            for sink in self._sinks:
-                sink.decision(decision)
-
         # Decisions are rare, and changes among them are never left out.
-        while not self._put(write, POLL_S):
-            pass
+        self._insist(lambda sink: sink.decision(decision))
 
     def notice(self, event: Event) -> None:
-        def write() -> None:
-            for sink in self._sinks:
-                sink.notice(event)
-
-        while not self._put(write, POLL_S):
-            pass
+        self._insist(lambda sink: sink.notice(event))
 
     def tick(self) -> None:
         # Pointless to wait for: while the queue is full nobody is idle.
-        self._put(self._tick, None)
+        self._put(lambda sink: sink.tick(), None)
 
-    def _tick(self) -> None:
-        for sink in self._sinks:
-            sink.tick()
+    def _insist(self, call: Call) -> None:
+        while not self._put(call, POLL_S):
+            pass
 
     def close(self) -> None:
         """Write what waits, for two seconds at most, and close the sinks.
@@ -93,24 +81,25 @@ class Overlapped:
             error, self._error = self._error, None
             raise error
 
-    def _put(self, write: Callable[[], None], timeout: float | None) -> bool:
+    def _put(self, call: Call, timeout: float | None) -> bool:
         """Whether there was room. Raises what a sink raised."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         try:
-            self._waiting.put(write, block=timeout is not None, timeout=timeout)
+            self._waiting.put(call, block=timeout is not None, timeout=timeout)
         except queue.Full:
             return False
         return True
 
     def _write(self) -> None:
         failed = False
-        while (write := self._waiting.get()) is not None:
+        while (call := self._waiting.get()) is not None:
             if failed:
                 continue
             try:
-                write()
+                for sink in self._sinks:
+                    call(sink)
             except Exception as error:
                 # For whoever calls next; the queue is still emptied so that nobody waits for room.
                 self._error, failed = error, True

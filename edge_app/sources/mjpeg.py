@@ -102,8 +102,7 @@ class MjpegCapture:
 class MjpegInput(Finite):
     """Every picture on stdin, in order, until it is closed.
 
-    What comes through a pipe waits for its reader, so that nothing is left out unless the model is
-    told to (``--realtime``).
+    What comes through a pipe waits for its reader, so that nothing is left out.
     """
 
     name = "stdin"

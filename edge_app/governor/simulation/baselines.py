@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_app.governor.decision import LevelControl
 from edge_app.sensors import Sample
 
 THRESHOLD_C = 75.0
@@ -29,19 +30,9 @@ class Step(Protocol):
     def why(self) -> str: ...
 
 
-class Controller(Protocol):
+class Controller(LevelControl, Protocol):
     """What the simulation needs of a governor; ours has it, too."""
 
-    @property
-    def level(self) -> int: ...
-    @property
-    def first_level(self) -> int: ...
-    @property
-    def frame_interval_s(self) -> float: ...
-    @property
-    def paused(self) -> bool: ...
-    def observe_latency(self, bits: int, seconds: float) -> None: ...
-    def escalate(self, bits: int, margin: float) -> int | None: ...
     def step(self, sample: Sample) -> Step: ...
 
 
