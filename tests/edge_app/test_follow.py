@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_store import Publisher, publisher, pytestmark  # noqa: F401
+from waiting import wait_for
 
 from edge_app.store import Store, default_store
 from edge_app.store.bundle import MODEL
@@ -28,14 +27,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publisher: Publisher)
         store.install(publisher.bundle(version, name="mine"))
     store.use("mine", 1)
     return store
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + 60.0
-    while not (found := condition()):
-        assert time.monotonic() < limit, "nothing happened in a minute"
-        time.sleep(0.05)
-    return found
 
 
 def events(pid: int) -> list[str]:

@@ -7,14 +7,14 @@ import os
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 from test_sinks import FRAME, decision, record
+from waiting import wait_for
 
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor import Event
@@ -27,14 +27,6 @@ needs_broker = pytest.mark.skipif(
     not Path(BROKER).exists() and not os.environ.get("CI"),
     reason="needs apt-get install mosquitto",
 )
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + 60.0
-    while not (found := condition()):
-        assert time.monotonic() < limit, "nothing happened in a minute"
-        time.sleep(0.01)
-    return found
 
 
 class Broker:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from edge_app.why import ask, running
 
@@ -17,14 +17,6 @@ from edge_app.why import ask, running
 @pytest.fixture(autouse=True)
 def own_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + 60.0
-    while not (found := condition()):
-        assert time.monotonic() < limit, "nothing happened in a minute"
-        time.sleep(0.05)
-    return found
 
 
 def state(pid: int) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from governor_samples import HOT, make_governor, make_sample
+from waiting import wait_for
 
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.journal import REMEMBERED, Journal
@@ -108,14 +108,6 @@ def test_the_journal_stays_small() -> None:
         journal.note("test", str(index))
     history = journal.to_json()["history"]
     assert len(history) == REMEMBERED and history[-1]["text"] == str(10 * REMEMBERED - 1)
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + 60.0
-    while not (found := condition()):
-        assert time.monotonic() < limit, "nothing happened in a minute"
-        time.sleep(0.05)
-    return found
 
 
 def test_a_real_run_is_asked(start_edge_app: Any, edge_app: Any) -> None:
