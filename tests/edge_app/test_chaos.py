@@ -115,7 +115,8 @@ def test_killed_at_random_moments_everything_stays_whole(
             rotated = tmp_path / f"{records.name}.{number}"
             assert all(line.endswith(b"\n") for line in lines_of(rotated))
             written += whole_lines(rotated)
-        assert pictures_in(video) or not written
+        # The line is written before the picture: the last one may lack its own.
+        assert pictures_in(video) >= whole_lines(records) - 1
         seen += written
         if state.exists():
             assert json.loads(state.read_text())["format"] == "edge-app/governor-state/1"
