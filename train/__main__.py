@@ -149,6 +149,8 @@ def train(options: argparse.Namespace, world: World) -> int:
         reporter = Reporter(console) if world.first else None
         folder = options.out or Path("runs") / recipe.name
         trainer = Trainer(recipe, folder, reporter, world, options.until)
+        if trainer.teacher and world.first:
+            console.print(trainer.teacher.describe(), highlight=False, soft_wrap=True)
         with reporter.bar if reporter else nullcontext(), pausing_on_sigterm(trainer):
             report = trainer.run()
     except RecipeError as error:

@@ -26,7 +26,6 @@ from train.checkpoint import (
     Progress,
     TrainingError,
     load_checkpoint,
-    load_run,
     save_checkpoint,
     write_beside,
 )
@@ -37,6 +36,7 @@ from train.failures import describe_ranges, largest_batch, out_of_memory
 from train.optimizers import build_optimizers, decay
 from train.quantizers import FULL_PRECISION, compile_quantizers
 from train.recipe import Recipe, RecipeError, to_toml
+from train.teacher import Teacher, open_teacher
 
 Listener = Callable[[Progress, int, int, dict[int, float]], None]
 """Called with (progress, steps in the epoch, epochs in the phase, loss per level)."""
@@ -68,10 +68,11 @@ class Trainer:
 
     Attributes:
         interrupted: set it to pause at the end of the step.
+        teacher: the external one that the recipe names, or None.
 
     Raises:
-        RecipeError: when the folder holds a run of another recipe, the data are missing, or the
-            processes cannot share the batch.
+        RecipeError: when the folder holds a run of another recipe, the data are missing, the
+            processes cannot share the batch, or the external teacher only guesses.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Trainer:
         self.network = build_network(recipe, self.train_set).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(recipe, self.network)
-        self.guide = self._load_guide()
+        self.teacher = self._open_teacher()
         self.progress = load_checkpoint(folder, recipe, self.network, self.optimizers, self.device)
         self._averaging: Callable[..., Any] | None = None
         if world.size > 1:
@@ -112,6 +113,7 @@ class Trainer:
 
         Raises:
             Paused: as asked, at a checkpoint from which the same recipe and folder continue.
+            RecipeError: the external teacher knows less than the pretrained network.
             TrainingError: a loss that is not finite, no memory, or no room for a checkpoint.
         """
         recipe = self.recipe
@@ -146,20 +148,12 @@ class Trainer:
         distributed.synchronise_norms(self.network, self.device)
         self._averaging = distributed.averaging(self.network)
 
-    def _load_guide(self) -> MultiBranchNet | None:
-        """The full-precision network that teaches all levels, if the recipe names one."""
+    def _open_teacher(self) -> Teacher | None:
+        """The network that teaches all levels besides their own, if the recipe names one."""
         folder = self.recipe.method.teacher_run
         if not folder:
             return None
-        try:
-            guide = load_run(folder).network
-        except RecipeError as error:
-            raise RecipeError(f"method.teacher_run: {error}") from None
-        if guide.labels != self.network.labels or guide.input_size != self.network.input_size:
-            raise RecipeError(
-                f"method.teacher_run: {folder} knows other classes or another image size"
-            )
-        return guide.to(self.device)
+        return open_teacher(folder, self.network.labels, self.test_set, self.device, self.world)
 
     def _initialise(self) -> None:
         path = self.recipe.pretrain.init
@@ -176,6 +170,9 @@ class Trainer:
             ) from None
 
     def _start_quantised(self) -> None:
+        if self.teacher and self.recipe.train.epochs:
+            known = evaluate_full_precision(self.network, self.test_set, world=self.world)
+            self.teacher.check(max(known.values()), self.test_set)
         drawn = [self.batches.get(-1, i)[0] for i in range(self._calibration_batches())]
         images = torch.cat(drawn) if drawn else None
         # Every process does the same with all images, as one alone would.
@@ -250,11 +247,7 @@ class Trainer:
             return methods.backward_full_precision(
                 self.network, images, labels, self.method, self.dtype, full
             )
-        guide = None
-        if self.guide is not None:
-            with torch.no_grad():
-                logits = self.guide.classify_full_precision(self.guide.stem(images))
-            guide = logits[max(logits)].softmax(1)
+        guide = self.teacher.probabilities(images) if self.teacher else None
         return methods.backward(
             self.network, images, labels, self.method, self.dtype, guide, averaging
         )
@@ -364,6 +357,8 @@ class Trainer:
             "wall_seconds": round(self.progress.seconds, 1),
             "history": self.progress.history,
         }
+        if self.teacher:
+            report["teacher"] = self.teacher.record()
         if self.world.first:
             write_beside(self.folder / "report.json", json.dumps(report, indent=1).encode())
         return report

@@ -59,7 +59,9 @@ class MethodRecipe:
             1.494 is the step of least squared error for 4 levels of a Gaussian.
         calibration_images: images that start the activation ranges; 0 takes the method's constant.
         teacher: which higher level teaches: "auto" is the method's own choice.
-        teacher_run: folder of a finished run whose full-precision network teaches every level.
+        teacher_run: folder of a finished run that teaches every level: at its highest level, or in
+            full precision when it has no quantised epochs. It has to know more than nothing, and no
+            less than the network after its own pretraining (``train/teacher.py``).
         selection: branches of each level (MBQuant, as the following).
         join: of the branches' outputs.
         stem: one for all branches, or one for each "branch".
