@@ -75,7 +75,8 @@ def _devices() -> None:
     for device in found:
         product = "packed 8-bit products" if device.packed_product else "plain integer products"
         kind = ", software" if device.software else ""
-        can = f"can not run models: {device.problem}" if device.problem else product
+        clock = "" if device.clock else ", no clock: convolutions stay direct"
+        can = f"can not run models: {device.problem}" if device.problem else product + clock
         about = f"Vulkan {device.version}, driver {device.driver}{kind}; {can}"
         _line(f"vulkan:{device.index}", f"{device.name}; {about}")
     chosen = choose(AUTO)

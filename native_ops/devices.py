@@ -25,8 +25,8 @@ class Device:
     """One that Vulkan found.
 
     index: N of `vulkan:N`. driver: the driver's own version. version: of Vulkan. software: a CPU that
-    pretends to be a GPU. packed_product: whether it multiplies four bytes at once, and fast. problem: why
-    it cannot run programs; empty if it can.
+    pretends to be a GPU. packed_product: whether it multiplies four bytes at once, and fast. clock: whether
+    it can measure which shaders are the fastest. problem: why it cannot run programs; empty if it can.
     """
 
     index: int
@@ -35,6 +35,7 @@ class Device:
     version: str
     software: bool
     packed_product: bool
+    clock: bool
     problem: str
 
 
@@ -78,12 +79,16 @@ class DeviceStatistics:
 class Dispatch:
     """A part of a frame on a device.
 
-    read_bytes, written_bytes: that its invocations ask for, from caches or memory. least_bytes: every
+    tile: of a convolution, pixels by outputs of an invocation. chosen: why it has this shader and tile.
+    multiplications: of numbers, however many an instruction multiplies. read_bytes, written_bytes: that its invocations ask for, from caches or memory. least_bytes: every
     operand read and every result written once. waits: for what was dispatched before it.
     """
 
     layer: str
     shader: str
+    tile: str
+    chosen: str
+    multiplications: int
     invocations: int
     read_bytes: int
     written_bytes: int
@@ -132,8 +137,12 @@ def choose(device: str) -> Choice:
         found = (found[int(number)],)
     for candidate in found:
         if not candidate.problem:
-            return Choice(candidate.index, f"{candidate.name}, asked for")
+            return Choice(candidate.index, f"{candidate.name}, asked for{_limits(candidate)}")
     raise DeviceError("; ".join(f"{d.name} {d.problem}" for d in found))
+
+
+def _limits(device: Device) -> str:
+    return "" if device.clock else "; without a clock its convolutions stay direct"
 
 
 def _first_gpu() -> Choice:
@@ -143,5 +152,6 @@ def _first_gpu() -> Choice:
         return Choice(None, str(error))
     for candidate in found:
         if not candidate.problem and not candidate.software:
-            return Choice(candidate.index, f"{candidate.name} is the first GPU that computes")
+            reason = f"{candidate.name} is the first GPU that computes{_limits(candidate)}"
+            return Choice(candidate.index, reason)
     return Choice(None, "; ".join(f"{d.name} {d.problem or 'is no GPU'}" for d in found))

@@ -189,4 +189,9 @@ def faulty(vulkan: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     # vulkan_devices() has loaded the real one.
     maps = Path("/proc/self/maps").read_text().splitlines()
     (real,) = {line.split()[-1] for line in maps if "/libvulkan.so" in line}
-    return {"LD_LIBRARY_PATH": str(folder), "VULKAN_BEHIND": real}
+    # Nothing is measured, so that a fault comes where a test counts it to.
+    return {
+        "LD_LIBRARY_PATH": str(folder),
+        "VULKAN_BEHIND": real,
+        "EDGE_VULKAN_CONV": "direct",
+    }

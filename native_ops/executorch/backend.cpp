@@ -96,7 +96,7 @@ class MbqEngine final : public executorch::runtime::BackendInterface {
       } else {
         // The engine first: it checks that constants and plan fit.
         delegate->engine = std::make_unique<Engine>(plan, constants);
-        delegate->level = vulkan::make_level(device, plan, constants);
+        delegate->level = vulkan::make_level(device, plan, constants, execution().low_memory);
         execution().level = delegate->level.get();
       }
       return static_cast<DelegateHandle*>(delegate.release());

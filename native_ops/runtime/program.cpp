@@ -132,6 +132,7 @@ Program::Signature Program::load(const std::string& method) {
                                  meta->output_tensor_meta(0), ScalarType::Float);
   Execution& state = execution();
   state.device = device_;
+  state.low_memory = low_memory_;
   state.level = nullptr;
   const Error error = module_.load_method(method);
   state.device.reset();

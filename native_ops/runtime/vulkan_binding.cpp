@@ -31,7 +31,7 @@ class VulkanPlan {
     const Engine checked(decoded, given);
     image_bytes_ = checked.image_bytes();
     classes_ = checked.classes();
-    level_ = vulkan::make_level(vulkan::open_device(device), decoded, given);
+    level_ = vulkan::make_level(vulkan::open_device(device), decoded, given, false);
   }
 
   nb::bytes run(nb::bytes image) {
@@ -75,6 +75,7 @@ void bind_vulkan(nb::module_& module) {
       .def_ro("version", &DeviceDescription::version)
       .def_ro("software", &DeviceDescription::software)
       .def_ro("packed_product", &DeviceDescription::packed_product)
+      .def_ro("clock", &DeviceDescription::clock)
       .def_ro("problem", &DeviceDescription::problem);
 
   nb::class_<Statistics>(module, "Statistics")
@@ -89,6 +90,9 @@ void bind_vulkan(nb::module_& module) {
   nb::class_<DispatchSize>(module, "DispatchSize")
       .def_ro("layer", &DispatchSize::layer)
       .def_ro("shader", &DispatchSize::shader)
+      .def_ro("tile", &DispatchSize::tile)
+      .def_ro("chosen", &DispatchSize::chosen)
+      .def_ro("multiplications", &DispatchSize::multiplications)
       .def_ro("invocations", &DispatchSize::invocations)
       .def_ro("read_bytes", &DispatchSize::read_bytes)
       .def_ro("written_bytes", &DispatchSize::written_bytes)

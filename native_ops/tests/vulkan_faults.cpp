@@ -4,10 +4,12 @@
 //
 //   lost:N      the N-th submit finds the device lost
 //   hang:N      the N-th wait for a fence finds no answer in time
-//   memory:N    the N-th allocation finds no device memory
+//   memory:N    the N-th allocation and all later ones find no device memory
+//   tight:N     only the N-th allocation finds none
 //   old         devices have Vulkan 1.0
 //   drawing     devices do not compute
 //   small       devices bind buffers of 1 KB
+//   clockless   queues have no clock
 //   unreset     fences are not reset: a mistake that validation layers have to find
 //
 // With VULKAN_GPU set, devices say that they are no software.
@@ -38,6 +40,14 @@ bool breaks(const char* name, std::atomic<int>& calls) {
   const size_t length = std::strlen(name);
   if (fault == nullptr || std::strncmp(fault, name, length) != 0) return false;
   return fault[length] != ':' || ++calls >= std::atoi(fault + length + 1);
+}
+
+// Whether it is the one call that breaks: "name:N" the N-th time.
+bool breaks_once(const char* name, std::atomic<int>& calls) {
+  const char* const fault = std::getenv("VULKAN_FAULT");
+  const size_t length = std::strlen(name);
+  return fault != nullptr && std::strncmp(fault, name, length) == 0 &&
+         ++calls == std::atoi(fault + length + 1);
 }
 
 std::atomic<int> submits, waits, allocations, resets, others;
@@ -77,7 +87,9 @@ VKAPI_ATTR VkResult VKAPI_CALL reset(VkDevice device, uint32_t count, const VkFe
 VKAPI_ATTR VkResult VKAPI_CALL allocate(VkDevice device, const VkMemoryAllocateInfo* info,
                                         const VkAllocationCallbacks* callbacks,
                                         VkDeviceMemory* memory) {
-  if (breaks("memory", allocations)) return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+  if (breaks("memory", allocations) || breaks_once("tight", allocations)) {
+    return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+  }
   return device_function<PFN_vkAllocateMemory>("vkAllocateMemory")(device, info, callbacks, memory);
 }
 
@@ -95,8 +107,11 @@ VKAPI_ATTR void VKAPI_CALL queues(VkPhysicalDevice device, uint32_t* count,
                                   VkQueueFamilyProperties* found) {
   instance_function<PFN_vkGetPhysicalDeviceQueueFamilyProperties>(
       "vkGetPhysicalDeviceQueueFamilyProperties")(device, count, found);
-  if (found == nullptr || !breaks("drawing", others)) return;
-  for (uint32_t i = 0; i < *count; ++i) found[i].queueFlags = VK_QUEUE_GRAPHICS_BIT;
+  if (found == nullptr) return;
+  for (uint32_t i = 0; i < *count; ++i) {
+    if (breaks("drawing", others)) found[i].queueFlags = VK_QUEUE_GRAPHICS_BIT;
+    if (breaks("clockless", others)) found[i].timestampValidBits = 0;
+  }
 }
 
 struct Replacement {

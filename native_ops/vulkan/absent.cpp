@@ -18,7 +18,7 @@ std::vector<DeviceDescription> devices() { absent(); }
 std::shared_ptr<Device> open_device(int) { absent(); }
 
 std::unique_ptr<Level> make_level(std::shared_ptr<Device>, const Plan&,
-                                  const std::vector<Engine::Constant>&) {
+                                  const std::vector<Engine::Constant>&, bool) {
   absent();
 }
 

@@ -34,6 +34,7 @@ bool find_queue(const Instance& instance, Candidate& candidate) {
     candidate.queue_family = i;
     candidate.timestamp_period =
         families[i].timestampValidBits != 0 ? candidate.limits.timestampPeriod : 0.0f;
+    candidate.description.clock = candidate.timestamp_period > 0;
     return true;
   }
   return false;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../engine/stopwatch.h"
+#include "choices.h"
 
 namespace mbq::vulkan {
 namespace {
@@ -41,6 +42,7 @@ Device::Device(std::shared_ptr<Instance> instance, const Candidate& candidate)
     pool.queueFamilyIndex = candidate.queue_family;
     require(call_.CreateCommandPool(handle_, &pool, nullptr, &command_pool_), "a command pool");
     pipelines_ = std::make_unique<Pipelines>(*this, candidate.cache_name);
+    known_choices_ = std::make_unique<KnownChoices>(candidate.cache_name);
   } catch (...) {
     call_.DestroyCommandPool(handle_, command_pool_, nullptr);
     call_.DestroyDevice(handle_, nullptr);
@@ -146,25 +148,7 @@ std::vector<uint8_t> Device::download(const Buffer& from, size_t offset, size_t 
 }
 
 void Device::copy(const Buffer& from, size_t offset, const Buffer& to, size_t bytes) {
-  const std::lock_guard lock(command_mutex_);
-  VkCommandBufferAllocateInfo allocation{VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO};
-  allocation.commandPool = command_pool_;
-  allocation.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
-  allocation.commandBufferCount = 1;
-  VkCommandBuffer commands = VK_NULL_HANDLE;
-  VkFence fence = VK_NULL_HANDLE;
-  require(call_.AllocateCommandBuffers(handle_, &allocation, &commands), "copying");
-  const auto release = [&] {
-    if (hung_) return;
-    call_.DestroyFence(handle_, fence, nullptr);
-    call_.FreeCommandBuffers(handle_, command_pool_, 1, &commands);
-  };
-  try {
-    const VkFenceCreateInfo fence_info{VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
-    require(call_.CreateFence(handle_, &fence_info, nullptr, &fence), "copying");
-    VkCommandBufferBeginInfo begin{VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
-    begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
-    require(call_.BeginCommandBuffer(commands, &begin), "copying");
+  run_once([&](VkCommandBuffer commands) {
     const VkBufferCopy region{offset, 0, bytes};
     call_.CmdCopyBuffer(commands, from.handle(), to.handle(), 1, &region);
     // For every frame that follows on the queue, and for the host.
@@ -174,7 +158,31 @@ void Device::copy(const Buffer& from, size_t offset, const Buffer& to, size_t by
     call_.CmdPipelineBarrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
                              VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_HOST_BIT, 0,
                              1, &barrier, 0, nullptr, 0, nullptr);
-    require(call_.EndCommandBuffer(commands), "copying");
+  });
+}
+
+void Device::run_once(const std::function<void(VkCommandBuffer)>& record) {
+  const std::lock_guard lock(command_mutex_);
+  VkCommandBufferAllocateInfo allocation{VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO};
+  allocation.commandPool = command_pool_;
+  allocation.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
+  allocation.commandBufferCount = 1;
+  VkCommandBuffer commands = VK_NULL_HANDLE;
+  VkFence fence = VK_NULL_HANDLE;
+  require(call_.AllocateCommandBuffers(handle_, &allocation, &commands), "preparing a level");
+  const auto release = [&] {
+    if (hung_) return;
+    call_.DestroyFence(handle_, fence, nullptr);
+    call_.FreeCommandBuffers(handle_, command_pool_, 1, &commands);
+  };
+  try {
+    const VkFenceCreateInfo fence_info{VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+    require(call_.CreateFence(handle_, &fence_info, nullptr, &fence), "preparing a level");
+    VkCommandBufferBeginInfo begin{VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
+    require(call_.BeginCommandBuffer(commands, &begin), "preparing a level");
+    record(commands);
+    require(call_.EndCommandBuffer(commands), "preparing a level");
     run(commands, fence);
   } catch (...) {
     release();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 
@@ -26,6 +27,8 @@ struct Candidate {
 // In Vulkan's order. Throws DeviceError where there is none.
 std::vector<Candidate> candidates(const Instance& instance);
 
+class KnownChoices;
+
 class Device {
  public:
   Device(std::shared_ptr<Instance> instance, const Candidate& candidate);
@@ -38,7 +41,10 @@ class Device {
   const Candidate& candidate() const { return candidate_; }
   // Which conv shader runs; see EDGE_VULKAN_PRODUCT in the implementation.
   bool packed_product() const { return packed_product_; }
+  // Without one nothing can be measured.
+  bool has_clock() const { return candidate_.timestamp_period > 0; }
   Pipelines& pipelines() { return *pipelines_; }
+  KnownChoices& known_choices() { return *known_choices_; }
   SharedConstants& constants() { return constants_; }
   VkCommandPool command_pool() const { return command_pool_; }
   std::mutex& command_mutex() { return command_mutex_; }  // of the pool and what comes from it
@@ -50,6 +56,9 @@ class Device {
   // Runs commands and waits for them; returns microseconds of waiting. Throws DeviceError if the
   // device is lost or does not answer, and from then on at once.
   double run(VkCommandBuffer commands, VkFence fence);
+
+  // Records commands, runs them and waits. Throws DeviceError.
+  void run_once(const std::function<void(VkCommandBuffer)>& record);
 
   // Copies to and from a buffer of the device.
   void upload(const std::vector<uint8_t>& bytes, const Buffer& to);
@@ -76,6 +85,7 @@ class Device {
   VkQueue queue_ = VK_NULL_HANDLE;
   VkCommandPool command_pool_ = VK_NULL_HANDLE;
   std::unique_ptr<Pipelines> pipelines_;
+  std::unique_ptr<KnownChoices> known_choices_;
   SharedConstants constants_;
   std::mutex queue_mutex_, command_mutex_;
   mutable std::mutex failure_mutex_;

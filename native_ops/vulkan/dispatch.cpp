@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "../executorch/packed_weight.h"
+#include "transform.h"
 
 namespace mbq::vulkan {
 namespace {
 
 constexpr uint32_t kNowhere = ~0u, kRelu = 1, kDirect = 2;
-
-uint32_t divide_up(size_t value, size_t by) { return static_cast<uint32_t>((value + by - 1) / by); }
 
 uint32_t words(size_t bytes) { return static_cast<uint32_t>(bytes / 4); }
 
@@ -46,11 +44,7 @@ struct Tile {
 
 class Maker {
  public:
-  Maker(const Plan& plan, const Shape& shape) : plan_(plan), shape_(shape) {
-    std::set<int> branches;
-    for (const PlanLayer& layer : plan.layers) branches.insert(std::max(layer.branch, 1));
-    branches_ = static_cast<uint32_t>(branches.size());
-  }
+  Maker(const Plan& plan, const Shape& shape) : plan_(plan), shape_(shape) {}
 
   std::vector<Dispatch> make() {
     for (size_t i = 0; i < plan_.layers.size(); ++i) {
@@ -59,30 +53,32 @@ class Maker {
       if (layer.kind == LayerKind::kHead) {
         head(layer);
       } else {
-        add_layer(layer);
+        add_layer(layer, shape_.variants[i]);
       }
     }
     return std::move(dispatches_);
+  }
+
+  Dispatch make_one(int layer, const Variant& variant) {
+    layer_ = layer;
+    add_layer(plan_.layers[layer], variant);
+    return std::move(dispatches_.front());
   }
 
  private:
   const PlanValue& value(int index) const { return plan_.values[index]; }
 
   // Workgroups of 64 invocations: whole subgroups of every width that there is.
-  Tile tile_of(const PlanLayer& layer, const LayerNumbers& numbers) const {
-    const uint32_t quads = divide_up(numbers.outputs, 4);
-    const uint32_t pixels = numbers.out_height * numbers.out_width;
+  Tile tile_of(const PlanLayer& layer, const Variant& variant) const {
+    const uint32_t quads = divide_up(layer.outputs, 4);
     Tile tile{{8, 8}, 1, 1};
-    // Larger tiles read less; a GPU needs some thousand invocations at a time, those of all
-    // branches.
-    constexpr uint32_t kEnough = 4096;
-    const auto enough = [&](uint32_t tile_pixels, uint32_t tile_quads) {
-      return branches_ * divide_up(pixels, tile_pixels) * divide_up(quads, tile_quads) >= kEnough;
-    };
-    if (layer.kind == LayerKind::kConv || layer.kind == LayerKind::kStem) {
-      tile.pixels = enough(4, 1) ? 4 : 2;
+    if (layer.kind == LayerKind::kStem) tile.pixels = keeps_busy(plan_, layer, 4, 1) ? 4 : 2;
+    if (layer.kind == LayerKind::kConv) {
+      tile.pixels = variant.pixels;
+      tile.quads = variant.quads;
+      // Taps are neighbours in x, tiles in y; see shaders/f2x2.comp.
+      if (variant.algorithm == Algorithm::kWinograd) return {{16, 4}, tile.pixels, tile.quads};
     }
-    if (layer.kind == LayerKind::kConv && enough(4, 2)) tile.quads = 2;
     while (tile.local[0] > 1 && divide_up(quads, tile.quads) <= tile.local[0] / 2) {
       tile.local[0] /= 2;
       tile.local[1] *= 2;
@@ -127,9 +123,11 @@ class Maker {
     return numbers;
   }
 
-  void add_layer(const PlanLayer& layer) {
+  void add_layer(const PlanLayer& layer, const Variant& variant) {
     const LayerNumbers numbers = numbers_of(layer);
-    const Tile tile = tile_of(layer, numbers);
+    const Tile tile = tile_of(layer, variant);
+    const bool winograd =
+        layer.kind == LayerKind::kConv && variant.algorithm == Algorithm::kWinograd;
     const auto number = [](int n) { return static_cast<uint32_t>(n); };
     Dispatch made{};
     made.constants = {tile.local[0], tile.local[1]};
@@ -145,10 +143,19 @@ class Maker {
         name = "stem";
         break;
       case LayerKind::kConv:
-        made.shader = shape_.packed_product ? Shader::kConvPacked : Shader::kConv;
-        made.constants.insert(made.constants.end(),
-                              {tile.pixels, tile.quads, number(layer.kernel_height),
-                               number(layer.kernel_width), number(layer.stride)});
+        if (winograd) {
+          made.shader = shape_.packed_product ? Shader::kWinogradPacked : Shader::kWinograd;
+          made.constants.insert(made.constants.end(),
+                                {variant.tiles(), tile.quads, number(layer.highest)});
+          made.transformed = true;
+        } else {
+          made.shader = shape_.packed_product ? Shader::kConvPacked : Shader::kConv;
+          made.constants.insert(made.constants.end(),
+                                {tile.pixels, tile.quads, number(layer.kernel_height),
+                                 number(layer.kernel_width), number(layer.stride)});
+        }
+        made.size.tile = variant.tile();
+        made.size.chosen = shape_.chosen[layer_];
         name = "conv";
         break;
       case LayerKind::kDepthwise:
@@ -167,8 +174,10 @@ class Maker {
         name = "pool";
         break;
     }
-    const uint32_t across = divide_up(divide_up(numbers.outputs, 4), tile.quads);
-    const uint32_t down = divide_up(numbers.out_height * numbers.out_width, tile.pixels);
+    const uint32_t across =
+        divide_up(divide_up(numbers.outputs, 4), tile.quads) * (winograd ? tile.local[0] : 1);
+    const uint32_t down = winograd ? divide_up(tiles_of(plan_, layer), variant.tiles())
+                                   : divide_up(numbers.out_height * numbers.out_width, tile.pixels);
     made.groups[0] = divide_up(across, tile.local[0]);
     made.groups[1] = divide_up(down, tile.local[1]);
     const PlanValue& input = value(layer.input);
@@ -194,16 +203,28 @@ class Maker {
     DispatchSize& size = made.size;
     switch (layer.kind) {
       case LayerKind::kStem:
+        size.multiplications = pixels * taps * numbers.channels * numbers.outputs;
         size.read_bytes = invocations * taps * (tile.pixels * 8 + numbers.channels * 8);
         weight_bytes = taps * numbers.channels * quads * 8;
         break;
       case LayerKind::kConv: {
-        const uint64_t groups = taps * divide_up(numbers.channels, 4);
-        size.read_bytes = invocations * groups * (tile.pixels + tile.quads) * 4;
-        weight_bytes = packed_payload_bytes(plan_.shape(layer));
+        const uint64_t words = divide_up(numbers.channels, 4);
+        const uint64_t products = uint64_t{numbers.channels} * numbers.outputs;
+        if (made.transformed) {
+          // Four codes for each tile and a vector of weights for each quad; behind them the sums.
+          size.read_bytes =
+              invocations * (words * (tile.pixels + tile.quads * 4) + tile.quads * 4) * 4;
+          size.multiplications = 16 * uint64_t{tiles_of(plan_, layer)} * products;
+          weight_bytes = transformed_bytes(plan_.shape(layer));
+        } else {
+          size.read_bytes = invocations * taps * words * (tile.pixels + tile.quads) * 4;
+          size.multiplications = pixels * taps * products;
+          weight_bytes = packed_payload_bytes(plan_.shape(layer));
+        }
         break;
       }
       case LayerKind::kDepthwise:
+        size.multiplications = pixels * taps * numbers.outputs;
         size.read_bytes = invocations * (taps + divide_up(taps, 4)) * 4;
         weight_bytes = depthwise_payload_bytes(plan_.shape(layer));
         break;
@@ -277,6 +298,7 @@ class Maker {
     classify.reads = {pooled};
     classify.size.layer = "classify " + std::to_string(channels) + " -> " + std::to_string(classes);
     classify.size.invocations = classify.groups[0] * 64u;
+    classify.size.multiplications = classes * channels;
     classify.size.read_bytes = classes * channels * 8 + classes * 4;
     classify.size.written_bytes = classes * 4;
     classify.size.least_bytes = (classes * channels + channels + 2 * classes) * 4;
@@ -299,7 +321,6 @@ class Maker {
 
   const Plan& plan_;
   const Shape& shape_;
-  uint32_t branches_;
   int layer_ = 0;
   std::vector<Dispatch> dispatches_;
 };
@@ -308,6 +329,10 @@ class Maker {
 
 std::vector<Dispatch> dispatches_of(const Plan& plan, const Shape& shape) {
   return Maker(plan, shape).make();
+}
+
+Dispatch dispatch_of(const Plan& plan, const Shape& shape, int layer, const Variant& variant) {
+  return Maker(plan, shape).make_one(layer, variant);
 }
 
 }  // namespace mbq::vulkan

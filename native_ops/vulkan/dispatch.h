@@ -9,6 +9,7 @@
 
 #include "../engine/plan.h"
 #include "pipelines.h"
+#include "variants.h"
 
 namespace mbq::vulkan {
 
@@ -52,6 +53,7 @@ struct Dispatch {
   std::vector<uint32_t> constants;  // of the specialisation
   uint32_t groups[2];
   int weight;                    // key of the plan, or kNone
+  bool transformed;              // the weights of F(2x2,3x3), not the packed ones
   int layer;                     // index in the plan
   std::vector<uint8_t> numbers;  // push constants
   std::vector<Range> reads, writes;
@@ -66,9 +68,14 @@ struct Shape {
   size_t image;                     // byte of the arena
   std::vector<size_t> bias;         // for each layer: where in the floats a head's bias begins
   std::vector<uint32_t> pad_value;  // for each layer: a stem's
+  std::vector<Variant> variants;    // for each layer: a convolution's
+  std::vector<std::string> chosen;  // for each layer: why that variant
 };
 
 // In the plan's order. Throws DeviceError for a layer that the device's limits do not allow.
 std::vector<Dispatch> dispatches_of(const Plan& plan, const Shape& shape);
+
+// A convolution of the plan, by this variant. Throws likewise.
+Dispatch dispatch_of(const Plan& plan, const Shape& shape, int layer, const Variant& variant);
 
 }  // namespace mbq::vulkan

@@ -59,6 +59,19 @@ void Buffer::release() {
   device_.call().FreeMemory(device_.handle(), memory_, nullptr);
 }
 
+Part SharedConstants::made(Device& device, const std::string& key, size_t bytes,
+                           const std::function<void(const Buffer&)>& fill) {
+  const std::lock_guard lock(mutex_);
+  Known& known = known_[key];
+  std::shared_ptr<const Buffer> buffer = known.buffer.lock();
+  if (buffer == nullptr) {
+    buffer = std::make_shared<const Buffer>(device, bytes, Buffer::kDevice);
+    fill(*buffer);
+    known = {buffer, 0};
+  }
+  return {buffer, 0, bytes};
+}
+
 std::vector<Part> SharedConstants::parts(Device& device, const std::vector<Wanted>& wanted) {
   const std::lock_guard lock(mutex_);
   std::vector<Part> parts(wanted.size());

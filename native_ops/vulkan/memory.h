@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -56,6 +57,10 @@ class SharedConstants {
     std::string key;
     std::vector<uint8_t> bytes;
   };
+
+  // A buffer that `fill` makes from others on the device, unless it is there already.
+  Part made(Device& device, const std::string& key, size_t bytes,
+            const std::function<void(const Buffer&)>& fill);
 
   // A place for each; what is not there yet is uploaded in one piece. Throws DeviceError.
   std::vector<Part> parts(Device& device, const std::vector<Wanted>& wanted);

@@ -13,8 +13,13 @@ struct Operands {
   std::unique_ptr<Buffer> logits;  // the host's too
   std::unique_ptr<Buffer> floats;  // the level's scales and biases, then the head's bias
   std::vector<Part> constants;     // for each key of the plan that is weights; others are empty
+  std::vector<Part> transformed;   // for each layer of F(2x2,3x3)
   Shape shape;
   size_t image_bytes, logits_bytes;
+
+  const Part& weights_of(const Dispatch& dispatch) const {
+    return dispatch.transformed ? transformed[dispatch.layer] : constants[dispatch.weight];
+  }
 };
 
 // Allocates and uploads. Throws DeviceError.

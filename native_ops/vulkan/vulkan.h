@@ -27,6 +27,7 @@ struct DeviceDescription {
   std::string name, driver, version;
   bool software;        // the CPU pretends to be a GPU
   bool packed_product;  // multiplies four bytes at once
+  bool clock;           // can measure which shaders are the fastest
   std::string problem;  // why it cannot run levels; empty if it can
 };
 
@@ -54,6 +55,9 @@ struct Statistics {
 // One dispatch of a level: what it does beside the least that its layer needs.
 struct DispatchSize {
   std::string layer, shader;
+  std::string tile;          // of a convolution: pixels by outputs of an invocation
+  std::string chosen;        // of a convolution: why this shader and tile
+  uint64_t multiplications;  // of numbers, however many an instruction multiplies
   uint64_t invocations;
   uint64_t read_bytes, written_bytes;  // that invocations ask for, from caches or memory
   uint64_t least_bytes;                // every operand read, every result written once
@@ -77,9 +81,10 @@ class Level {
 };
 
 // Uploads what no other level has uploaded yet and records the frame. The plan and the constants
-// were checked by an Engine; they are not needed afterwards. Throws DeviceError.
+// were checked by an Engine; they are not needed afterwards. low_memory: weights stay packed.
+// Throws DeviceError.
 std::unique_ptr<Level> make_level(std::shared_ptr<Device> device, const Plan& plan,
-                                  const std::vector<Engine::Constant>& constants);
+                                  const std::vector<Engine::Constant>& constants, bool low_memory);
 
 // Name and SPIR-V of every shader of this build.
 struct ShaderCode {

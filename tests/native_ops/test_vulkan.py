@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +42,6 @@ def model(network: integer.IntegerNetwork, tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("models") / "model.pte"
     path.write_bytes(program.lower(network, about))
     return path
-
-
-@pytest.fixture(params=["plain", "packed"])
-def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("EDGE_VULKAN_PRODUCT", request.param)
-    yield request.param
 
 
 def test_every_level_gives_the_oracles_logits(
@@ -85,8 +79,12 @@ def digits() -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("conv", ["direct", "f2x2"])
 @pytest.mark.parametrize("name", ["digits", "cifar10-resnet20"])
-def test_models_give_the_cpus_logits_on_real_images(name: str) -> None:
+def test_models_give_the_cpus_logits_on_real_images(
+    product: str, name: str, conv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_VULKAN_CONV", conv)
     with (
         Program.open(MODELS / f"{name}.pte") as cpu,
         Program.open(MODELS / f"{name}.pte", device="vulkan") as gpu,
@@ -98,6 +96,10 @@ def test_models_give_the_cpus_logits_on_real_images(name: str) -> None:
             actual = np.stack([gpu.run(bits, np.ascontiguousarray(image)) for image in images])
             np.testing.assert_array_equal(actual, expected)
             assert len(set(expected.argmax(1))) > 2
+            winograd = any(d.shader.startswith("f2x2") for d in gpu.dispatches(bits))
+            assert winograd == (conv == "f2x2" and bits <= 6)
+            statistics = gpu.device_statistics(bits)
+            assert statistics.submits == statistics.frames == len(images)
 
 
 def test_a_frame_is_one_submit_and_weights_are_uploaded_once(
@@ -206,7 +208,8 @@ def test_auto_takes_a_gpu_and_no_imitation(model: Path, vulkan: native_ops.Devic
 def test_shaders_are_valid(tmp_path: Path) -> None:
     shaders = _native.vulkan_shaders()
     assert set(shaders) == {
-        "stem", "conv", "conv_packed", "depthwise", "stream", "pool", "average", "classify",
+        "stem", "conv", "conv_packed", "f2x2", "f2x2_packed", "f2x2_weights", "depthwise", "stream",
+        "pool", "average", "classify",
     }  # fmt: skip
     for name, code in shaders.items():
         path = tmp_path / f"{name}.spv"
@@ -226,13 +229,14 @@ def test_compiled_shaders_are_kept_for_each_driver(model: Path, tmp_path: Path) 
         subprocess.run([sys.executable, "-c", KEEP, str(model)], env=environment, check=True)
         return list((tmp_path / "edge-app").iterdir())
 
-    (kept,) = start()
+    kept, choices = sorted(start())
+    assert choices.name == kept.name + "-choices"
     driver, device, cache = kept.name.removeprefix("vulkan-").split("-")
     assert all(len(bytes.fromhex(part)) == 16 for part in (driver, device, cache))
     whole = kept.read_bytes()
     for damaged in (whole[:-1], whole[:10], b"", whole[:-1] + bytes([whole[-1] ^ 1]), whole + b"x"):
         kept.write_bytes(damaged)
-        assert start() == [kept]
+        assert sorted(start()) == [kept, choices]
         assert kept.read_bytes()[:8] == whole[:8]
     assert len(kept.read_bytes()) == len(whole)
 
@@ -273,8 +277,9 @@ def validated(environment: dict[str, str], *models: Path) -> str:
     return done.stdout
 
 
-def test_validation_layers_have_nothing_to_say(product: str, model: Path) -> None:
-    said = validated({}, model, MODELS / "digits.pte")
+def test_validation_layers_have_nothing_to_say(product: str, model: Path, tmp_path: Path) -> None:
+    # Without what others measured, so that measuring is seen too.
+    said = validated({"XDG_CACHE_HOME": str(tmp_path)}, model, MODELS / "digits.pte")
     assert said == "done\n"
 
 

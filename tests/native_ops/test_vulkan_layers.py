@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from vulkan_plans import Maker, differences, level_of
@@ -13,17 +11,16 @@ from export.plan import NONE
 pytestmark = [pytest.mark.vulkan, pytest.mark.slow, pytest.mark.usefixtures("vulkan")]
 
 FORMS = ("direct", "stream", "codes", "both", "all")
-# Sums of 16-bit halves are taken apart every 64 channels; blocks of weights hold 16 outputs.
-CHANNELS = (1, 2, 3, 4, 5, 12, 16, 17, 31, 64, 65, 130)
+# Sums of 16-bit halves are taken apart every 84 channels; blocks of weights hold 16 outputs.
+CHANNELS = (1, 2, 3, 4, 5, 12, 16, 17, 31, 84, 85, 170)
 KERNELS = (((3, 3), 1, 1), ((3, 3), 2, 1), ((1, 1), 1, 0), ((1, 1), 2, 0), ((5, 5), 1, 2),
            ((3, 1), 1, 1), ((2, 4), 3, 0), ((7, 7), 2, 3))  # fmt: skip
 
 
-@pytest.fixture(params=["plain", "packed"])
-def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Both ways to multiply, whatever is fast on this device."""
-    monkeypatch.setenv("EDGE_VULKAN_PRODUCT", request.param)
-    yield request.param
+@pytest.fixture(autouse=True)
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not F(2x2,3x3), which has tests of its own."""
+    monkeypatch.setenv("EDGE_VULKAN_CONV", "direct")
 
 
 def size(random: np.random.Generator) -> tuple[int, int]:
@@ -47,7 +44,7 @@ def test_convolutions(
     assert differences(maker.built, [stream, codes, *values], logits) == []
 
 
-@pytest.mark.parametrize("channels", [64, 128, 256, 300])
+@pytest.mark.parametrize("channels", [80, 84, 168, 300])
 def test_the_largest_sums(product: str, channels: int) -> None:
     """Codes of 255 and weights of 3 everywhere: what 16-bit halves have to hold."""
     maker = Maker(channels, 4, 4)
@@ -55,7 +52,7 @@ def test_the_largest_sums(product: str, channels: int) -> None:
     stream, codes = maker.stem(channels, 1, 1, 0, (255,), 1)
     assert (maker.array(codes) == 255).all()
     maker.lowest = None
-    values = maker.convolution(codes, 20, (3, 3), 1, 1, 255, "both", extreme=True)
+    values = maker.convolution(codes, 20, (3, 3), 1, 1, 255, "both", weight_codes=3)
     logits = maker.head([stream], 3, True)
     assert differences(maker.built, values, logits) == []
 
@@ -100,7 +97,7 @@ def test_depthwise(channels: int, stride: int, side: int) -> None:
     stream, codes = maker.stem(channels, 1, 1, 0, (highest,), side // 2)
     form = FORMS[(channels + stride) % len(FORMS)]
     values = maker.convolution(
-        codes, channels, (side, side), stride, side // 2, highest, form, NONE, False, True
+        codes, channels, (side, side), stride, side // 2, highest, form, NONE, True
     )
     logits = maker.head([stream], 5, True)
     assert differences(maker.built, values, logits) == []

@@ -108,6 +108,32 @@ class Maker:
         )[0]
         return self._write(layer, stream, True, highest, border)
 
+    def pattern(self, on: Array, channels: int, highest: int) -> list[int]:
+        """The stream and codes of a first convolution: in every channel the highest code where a pixel
+        is on (bool [height, width]), 0 elsewhere. Changes the image."""
+        self.built.image[:] = np.where(on[:, :, None], 255, 0)
+        weight = np.zeros((channels, 1, 1, 3), np.int16)
+        weight[..., 0] = 32767
+        begin = sum(array.size for array in self.built.plan.floats)
+        scale = np.full(channels, highest / (255 * 32767), np.float32)
+        bias = np.zeros(channels, np.float32)
+        self.built.plan.floats += [scale, bias]
+        layer = Layer(
+            plan.STEM, self.image, kernel=(1, 1), stride=1, pad=0, relu=True,
+            weight=self._key(weight), second=self._key(np.zeros(3, np.uint8)), affine=begin,
+        )  # fmt: skip
+        layer.outputs = channels
+        codes = np.repeat(np.where(on, highest, 0).astype(np.uint8)[:, :, None], channels, axis=2)
+        stream = arithmetic.stem(
+            self.array(self.image)[None], weight, scale, bias, np.zeros(3, np.uint8), 1, 0
+        )[0]
+        assert (np.rint(stream) == codes).all()
+        layer.stream = self._value(plan.STREAM, stream)
+        value = self._value(plan.CODES, codes, 1)
+        layer.codes.append(CodeOutput(value, 1.0, 0.0, 0, highest))
+        self.built.plan.layers.append(layer)
+        return [layer.stream, value]
+
     def convolution(
         self,
         source: int,
@@ -118,15 +144,18 @@ class Maker:
         highest: int,
         form: str,
         residual: int = NONE,
-        extreme: bool = False,
         depthwise: bool = False,
+        weight_codes: Array | int | None = None,
     ) -> list[int]:
-        """A dense or depthwise convolution; form: direct, stream, codes, both or all."""
+        """A dense or depthwise convolution; form: direct, stream, codes, both or all.
+
+        weight_codes: 0..3, as [outputs, height, width, inputs] or fewer dimensions; random if not given.
+        """
         codes = self.array(source)[None]
         inputs = 1 if depthwise else codes.shape[3]
         weight = self.random.integers(0, 4, (outputs, *kernel, inputs), dtype=np.uint8)
-        if extreme:
-            weight[:] = 3
+        if weight_codes is not None:
+            weight[:] = weight_codes
         accumulate = arithmetic.accumulate_depthwise if depthwise else arithmetic.accumulate
         acc = accumulate(codes, weight, stride, pad).astype(np.float32)
         spread = max(float(np.abs(acc).max()), 1.0)

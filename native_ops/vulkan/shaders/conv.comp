@@ -20,6 +20,10 @@ layout(constant_id = 4) const uint KERNEL_HEIGHT = 3;
 layout(constant_id = 5) const uint KERNEL_WIDTH = 3;
 layout(constant_id = 6) const uint STRIDE = 1;
 
+// Sums of code * weight code become sums of code * (2 * weight code - 3) at the end, with the sum of the
+// codes, once for all outputs.
+const uint SUMMED_WORDS = words_that_fit(255 * 3);
+
 void main() {
   const uint quads = (outputs + 3) / 4, pixels = out_height * out_width;
   const uint first_quad = gl_GlobalInvocationID.x * QUADS;
@@ -61,11 +65,11 @@ void main() {
       for (uint word = begin; word < end; ++word) {
         Weights4x4 unpacked[QUADS];
         for (uint q = 0; q < QUADS; ++q) {
-          unpacked[q] = unpack(weights[weights_of[q] + (tap * words + word) * 4]);
+          unpacked[q] = weights_of_codes(weights[weights_of[q] + (tap * words + word) * 4]);
         }
         for (uint p = 0; p < PIXELS; ++p) {
           const uint read = inside[p] ? arena[from[p] + word] : 0;
-          code_sum[p] += int(sum_of_codes(read));
+          code_sum[p] += int(sum_of_bytes(read));
           for (uint q = 0; q < QUADS; ++q) add_products(sums[p * QUADS + q], read, unpacked[q]);
         }
       }
