@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shlex
 import shutil
@@ -28,6 +29,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={command}
+SyslogIdentifier=edge-app
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=2
@@ -50,10 +52,7 @@ DevicePolicy=closed
 DeviceAllow=char-video4linux rw
 DeviceAllow=char-media rw
 DeviceAllow=/dev/vcio rw
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
 ProtectControlGroups=yes
-ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelTunables=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
@@ -66,7 +65,7 @@ SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 ProtectProc=invisible
-CapabilityBoundingSet=
+{capabilities}
 UMask=0077
 # A leak ends in a restart and not in a machine without memory.
 MemoryMax=60%
@@ -76,9 +75,13 @@ OOMPolicy=stop
 WantedBy={target}
 """
 
-SYSTEM_IDENTITY = """\
-DynamicUser=yes
-SupplementaryGroups=video render"""
+# Each of them takes capabilities away, for which a user's own systemd would need one (exit status 218).
+SYSTEM_CAPABILITIES = """\
+CapabilityBoundingSet=
+ProtectClock=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes"""
+DEVICE_GROUPS = ("video", "render")
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,21 @@ def unit_text(options: ServiceOptions) -> str:
     home_holds_program = Path(sys.prefix).resolve().is_relative_to(Path.home())
     return UNIT.format(
         command=command,
-        identity="# As the user whose unit this is." if options.user else SYSTEM_IDENTITY,
+        identity="# As the user whose unit this is." if options.user else _system_identity(),
+        capabilities="# It has no capabilities that could be taken away."
+        if options.user
+        else SYSTEM_CAPABILITIES,
         home="read-only" if options.user or home_holds_program else "yes",
         target="default.target" if options.user else "multi-user.target",
     )
+
+
+def _system_identity() -> str:
+    """A user of its own, in those groups for cameras and GPUs that exist here: systemd starts nothing
+    that is to be in another one."""
+    known = {group.gr_name for group in grp.getgrall()}
+    groups = " ".join(name for name in DEVICE_GROUPS if name in known)
+    return f"DynamicUser=yes\nSupplementaryGroups={groups}"
 
 
 def install(options: ServiceOptions) -> None:
@@ -152,7 +166,8 @@ def status(user: bool) -> int:
     values = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
     print(f"{NAME}: {values.get('ActiveState')} ({values.get('SubState')})")
     print(f"  restarts {values.get('NRestarts')}, last result {values.get('Result')}")
-    if values.get("StatusText"):
+    # systemd keeps the last one of a process that has ended.
+    if values.get("StatusText") and values.get("MainPID") != "0":
         print(f"  {values['StatusText']}")
     return 0 if values.get("ActiveState") == "active" else 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
@@ -177,6 +178,17 @@ def test_systemd_finds_the_unit_well_confined(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout[-300:] + result.stderr
 
 
+@pytest.mark.parametrize("here", [["root", "video"], ["video", "root", "render"]])
+def test_only_groups_that_exist_are_asked_for(
+    here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd refuses to start a unit (exit status 216) that names a group it does not know."""
+    groups = [grp.struct_group((name, "x", number, [])) for number, name in enumerate(here)]
+    monkeypatch.setattr(grp, "getgrall", lambda: groups)
+    expected = " ".join(name for name in ("video", "render") if name in here)
+    assert f"\nSupplementaryGroups={expected}\n" in unit_text(ServiceOptions(()))
+
+
 def test_options_reach_the_program_as_they_were_given(edge_app: Any) -> None:
     shown = edge_app("service", "install", "--show", "--", "--camera", "a b", "--give-up", "0")
     assert shown.returncode == 0
@@ -184,7 +196,8 @@ def test_options_reach_the_program_as_they_were_given(edge_app: Any) -> None:
     assert line.endswith("-m edge_app run --camera 'a b' --give-up 0")
     for needed in ("Type=notify", "WatchdogSec=30", "RestartPreventExitStatus=2 5", "DynamicUser"):
         assert needed in shown.stdout
-    assert "DynamicUser" not in edge_app("service", "install", "--user", "--show").stdout
+    of_a_user = edge_app("service", "install", "--user", "--show").stdout
+    assert "DynamicUser" not in of_a_user and "CapabilityBoundingSet" not in of_a_user
 
 
 def test_a_user_unit_is_written(
