@@ -1,8 +1,10 @@
 """The arbiter: the lowest cap is the target; the rung goes there no faster than is calm.
 
-Down one rung per ``lower_dwell_s``, or at once where a cap is urgent. Up one rung when every cap
-has allowed it for the whole dwell since the last change. A raise that the same cap takes back soon
-doubles that rung's dwell, so that a device which cannot hold a rung is not asked again and again.
+Down one step per ``lower_dwell_s``, or at once where a cap is urgent. Up one step when every cap
+has allowed it for the whole dwell since the last change. A step is a rung, or all rungs of the
+same cost: to go through those one by one would be change without effect. A raise that the same cap
+takes back soon doubles that rung's dwell, so that a device which cannot hold a rung is not asked
+again and again.
 
 Knows nothing of clocks: the same caps at the same times give the same moves.
 """
@@ -16,7 +18,7 @@ from typing import Any
 
 from edge_app.governor.caps import CAP_NAMES, Cap
 from edge_app.governor.ladder import Ladder, Rung
-from edge_app.governor.state import age, finite, number, rows, since, text
+from edge_app.governor.state import age, number, rows, since, text
 from edge_app.policy.model import Stability
 
 
@@ -45,9 +47,9 @@ class Arbiter:
         self._restored: Rung | None = None
         self._changed_at = self._lowered_at = self._failed_at = -math.inf
         self._allowed_since: float | None = None
-        # By the rung's cost, which means the same in the ladder of another policy.
-        self._raised: dict[float, tuple[float, str]] = {}
-        self._dwell: dict[float, float] = {}
+        # By the lowest rung that was climbed: a point, which is the same in another ladder.
+        self._raised: dict[Rung, tuple[float, str]] = {}
+        self._dwell: dict[Rung, float] = {}
         self.held_by = "none"
         self.rung = 0
 
@@ -121,7 +123,9 @@ class Arbiter:
         if urgent.urgent and urgent.rung < self.rung:
             rung, cause = urgent.rung, urgent.name
         elif now - self._lowered_at >= self._stability.lower_dwell_s:
-            rung, cause = self.rung - 1, binding.name
+            step = self._ladder.below(self.rung)
+            # Where a cap holds within a step, it means the level and not the power.
+            rung, cause = step if binding.rung <= step else self.rung - 1, binding.name
         else:
             return binding.name
         self._note_lowering(rung, cause, now)
@@ -130,18 +134,22 @@ class Arbiter:
         return cause
 
     def _note_lowering(self, target: int, cause: str, now: float) -> None:
-        """A rung that one cap gave and soon took back waits longer the next time."""
+        """A rung that one cap gave and soon took back waits longer the next time: twice as long as
+        whichever has waited longest. As a device warms up the rung that it can hold moves down, and
+        each would learn anew what the one above has learned."""
+        longest = max(self._dwell.values(), default=0.0)
         for rung in self._ladder.rungs[target + 1 : self.rung + 1]:
-            raised_at, given_by = self._raised.pop(rung.cost, (-math.inf, ""))
+            raised_at, given_by = self._raised.pop(rung, (-math.inf, ""))
             if given_by == cause and now - raised_at < self._stability.revert_s:
-                longer = 2.0 * self._dwell_of(rung)
-                self._dwell[rung.cost] = min(longer, self._stability.raise_backoff_max_s)
+                longer = 2.0 * max(longest, self._dwell_of(rung))
+                self._dwell[rung] = min(longer, self._stability.raise_backoff_max_s)
                 self._failed_at = now
 
     def _raise(self, target: int, reached: str, now: float) -> None:
-        self.rung += 1
+        lowest = self._ladder.rungs[self.rung + 1]
+        self.rung = min(target, self._ladder.above(self.rung))
         self._changed_at = self._allowed_since = now
-        self._raised[self.point.cost] = now, self.held_by
+        self._raised[lowest] = now, self.held_by
         if self.rung == target:
             self._allowed_since, self.held_by = None, reached
 
@@ -149,13 +157,21 @@ class Arbiter:
         """Seconds until the next rung may be climbed; None if ``target`` is not above."""
         if target <= self.rung or self._allowed_since is None:
             return None
-        if now - self._failed_at >= self._stability.forget_s:
-            self._dwell.clear()
+        self._forget(now)
         dwell = self._dwell_of(self._ladder.rungs[self.rung + 1])
         return max(0.0, dwell - (now - max(self._changed_at, self._allowed_since)))
 
+    def _forget(self, now: float) -> None:
+        """Halve what was learned for every ``forget_s`` without a failure: a raise that lasts just
+        long enough to be none does not make all of it untrue."""
+        usual = self._stability.raise_dwell_s
+        while self._dwell and now - self._failed_at >= self._stability.forget_s:
+            self._failed_at += self._stability.forget_s
+            halved = ((rung, 0.5 * dwell) for rung, dwell in self._dwell.items())
+            self._dwell = {rung: dwell for rung, dwell in halved if dwell > usual}
+
     def _dwell_of(self, rung: Rung) -> float:
-        return self._dwell.get(rung.cost, self._stability.raise_dwell_s)
+        return self._dwell.get(rung, self._stability.raise_dwell_s)
 
     def state(self, now: float) -> dict[str, Any]:
         """What a restart must not forget: the operating point and the back-off."""
@@ -164,27 +180,33 @@ class Arbiter:
             "fps": self.point.fps,
             "held_by": self.held_by,
             "failed_s": age(self._failed_at, now),
-            "dwell": [[cost, dwell] for cost, dwell in sorted(self._dwell.items())],
-            "raised": [
-                [cost, age(raised_at, now), given_by]
-                for cost, (raised_at, given_by) in sorted(self._raised.items())
-            ],
+            "dwell": sorted([rung.bits, rung.fps, dwell] for rung, dwell in self._dwell.items()),
+            "raised": sorted(
+                [rung.bits, rung.fps, age(raised_at, now), given_by]
+                for rung, (raised_at, given_by) in self._raised.items()
+            ),
         }
 
     def restore(self, state: Mapping[str, Any], now: float) -> None:
         """Take over what ``state`` tells; what it does not tell stays as it is."""
-        bits = number(state.get("bits"), 1.0, 64.0)
-        fps = number(state.get("fps"), 0.0, 1e6)
-        held_by = text(state.get("held_by"))
-        if bits is not None and fps is not None:
-            self._restored = Rung(int(bits), fps, 0.0)
+        self._restored = _point(state.get("bits"), state.get("fps"))
+        if self._restored is not None:
             # Whatever held it down then: if only the next step allows more, a name is needed.
+            held_by = text(state.get("held_by"))
             self.held_by = held_by if held_by in CAP_NAMES else "policy"
         self._failed_at = since(state.get("failed_s"), now)
-        for cost, dwell in rows(state.get("dwell"), 2):
+        for bits, fps, dwell in rows(state.get("dwell"), 3):
+            rung = _point(bits, fps)
             longest = number(dwell, 0.0, self._stability.raise_backoff_max_s)
-            if finite(cost) is not None and longest is not None:
-                self._dwell[float(cost)] = longest
-        for cost, raised_s, given_by in rows(state.get("raised"), 3):
-            if finite(cost) is not None and text(given_by) in CAP_NAMES:
-                self._raised[float(cost)] = since(raised_s, now), given_by
+            if rung is not None and longest is not None:
+                self._dwell[rung] = longest
+        for bits, fps, raised_s, given_by in rows(state.get("raised"), 4):
+            rung = _point(bits, fps)
+            if rung is not None and text(given_by) in CAP_NAMES:
+                self._raised[rung] = since(raised_s, now), given_by
+
+
+def _point(bits: object, fps: object) -> Rung | None:
+    """The operating point of these numbers, if they are some of one."""
+    level, rate = number(bits, 1.0, 64.0), number(fps, 0.0, 1e6)
+    return None if level is None or rate is None else Rung(int(level), rate)

@@ -17,7 +17,7 @@ from edge_app.governor.caps import Cap
 from edge_app.governor.decision import Event
 from edge_app.governor.drain import Drain
 from edge_app.governor.energy import Profile
-from edge_app.governor.ladder import Ladder, Rung
+from edge_app.governor.ladder import Ladder
 from edge_app.governor.state import number, table
 from edge_app.governor.tracking import usable
 from edge_app.governor.until import EndTime, duration
@@ -66,11 +66,6 @@ def drains(battery: Battery) -> bool:
     if battery.discharging is not None:
         return battery.discharging
     return battery.on_ac is not True
-
-
-def operating_point(rung: Rung) -> str:
-    """A rung as people write it."""
-    return f"{rung.bits} bits" + (f", {rung.fps:g} fps" if rung.fps > 0 else "")
 
 
 class BatteryTracker:
@@ -245,7 +240,7 @@ class BatteryTracker:
             why = f"battery {level * 100:.1f} % {self._shortage(level, drain, now)}"
         elif rung < self._ladder.top:
             above = budget.lasts_s(level, rung + 1, drain)
-            point = operating_point(self._ladder.rungs[rung + 1])
+            point = self._ladder.rungs[rung + 1].name
             why += f"; at {point} it would last until {self._end.shown(above, now)}"
         return Cap("battery", rung, why)
 
@@ -258,7 +253,7 @@ class BatteryTracker:
             self._events.append(Event("cannot_last", self._shortage(level, drain, now)))
         elif not short and (was_short or not self._planned):
             doubtful = self._budget.lasts_s(level, 0, [rate * (1.0 + DOUBT) for rate in drain])
-            point = operating_point(self._ladder.rungs[self._budget.rung])
+            point = self._ladder.rungs[self._budget.rung].name
             kind, text = "can_last", f"can last until {name}, {duration(need_s)}"
             if doubtful < need_s and not self._drain.certain:
                 end = self._end.shown(doubtful, now)
@@ -270,7 +265,7 @@ class BatteryTracker:
         self._planned = True
 
     def _shortage(self, level: float, drain: Sequence[float], now: float) -> str:
-        point = operating_point(self._ladder.rungs[0])
+        point = self._ladder.rungs[0].name
         end = self._end.shown(self._budget.lasts_s(level, 0, drain), now)
         return f"cannot last until {self._end.name}: at {point} it lasts until {end}"
 

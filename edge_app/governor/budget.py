@@ -100,13 +100,15 @@ class Budget:
 
     def _step(self, charge: float, need_s: float, drain: Sequence[float], now: float) -> None:
         if self.rung > 0 and self.lasts_s(charge, self.rung, drain) < need_s:
-            self.rung -= 1
+            saves = (at for at in range(self.rung, 0, -1) if drain[at] < drain[self.rung])
+            self.rung = next(saves, 0)
             self._allowed_since = None
         elif self.rung < self._top and self._rises(charge, need_s, drain, self.rung + 1):
             if self._allowed_since is None:
                 self._allowed_since = now
             if now - self._allowed_since >= self._raise_s:
-                self.rung += 1
+                dear = drain[self.rung + 1]
+                self.rung = max(at for at in range(self._top + 1) if drain[at] <= dear)
                 self._allowed_since = None
         else:
             self._allowed_since = None

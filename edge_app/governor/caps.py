@@ -86,8 +86,11 @@ class Heat:
     @property
     def headroom(self) -> float:
         """1 at ``on_c``, 0 at ``control_c``, negative above: of the forecast."""
-        span = self.limits.control_c - self.limits.on_c
-        return (self.limits.control_c - self.forecast_c) / span
+        return self.room(self.forecast_c)
+
+    def room(self, celsius: float) -> float:
+        """The same of any temperature."""
+        return (self.limits.control_c - celsius) / (self.limits.control_c - self.limits.on_c)
 
 
 def thermal_budget(heat: Heat, sustainable_bits: float) -> float:
@@ -110,13 +113,16 @@ def thermal_cap(heat: Heat | None, current: int, ladder: Ladder, policy: Policy)
         why = f"{where}: critical ({heat.limits.critical_c:g} °C)"
         return Cap("thermal", 0, why, urgent=True)
     budget = thermal_budget(heat, policy.thermal.sustainable_bits)
-    allowed = 0
-    for index, rung in enumerate(ladder.rungs):
-        guard = policy.stability.guard_bits if index > current else 0.0
-        if rung.cost + guard <= budget:
-            allowed = index
+    running, guard = ladder.rungs[current].cost, policy.stability.guard_bits
+    needs = [rung.cost + (guard if rung.cost > running else 0.0) for rung in ladder.rungs]
+    allowed = max((index for index, bits in enumerate(needs) if bits <= budget), default=0)
     ahead = f", {heat.forecast_c:.1f} °C ahead" if heat.forecast_c > heat.temperature_c else ""
-    return Cap("thermal", allowed, f"{where}{ahead}: budget {max(0.0, budget):.1f} bits")
+    why = f"{where}{ahead}: budget {max(0.0, budget):.1f} bits"
+    if allowed < ladder.top:
+        lowest, highest = ladder.rungs[allowed + 1], ladder.rungs[ladder.above(allowed)]
+        alike = "" if lowest is highest else f" needs as much as {highest.name}:"
+        why += f"; {lowest.name}{alike or ' needs'} {needs[allowed + 1]:.1f}"
+    return Cap("thermal", allowed, why)
 
 
 def deadline_cap(

@@ -61,11 +61,11 @@ class Governor:
         self.policy = policy
         self._levels = tuple(levels)
         self._clock = clock
-        self.ladder = self._ladder(policy)
         self._frames = Frames(policy, profile, clock.now())
+        self.ladder = self._ladder(policy)
         self._thermal = ThermalTracker(policy)
         self._battery = BatteryTracker(policy, self.ladder, self._frames.profile)
-        self._throttle = HiddenThrottle(policy, self.ladder.top)
+        self._throttle = HiddenThrottle(policy, self.ladder)
         self._load = LoadCap(policy, self.ladder)
         self._paces: deque[float] = deque(maxlen=PACES)
         self._effort = Smoothed()
@@ -147,8 +147,7 @@ class Governor:
         first = self._time is None
         now, step_s = self._advance(sample.time)
         before = self._arbiter.point
-        self._adopt_profile()
-        events = self._adopt_policy(now) + self._watch_time(sample, now, step_s)
+        events = self._adopt(now) + self._watch_time(sample, now, step_s)
         caps = self._caps(sample, now, step_s)
         move = self._arbiter.move(caps, now)
         self._publish()
@@ -179,24 +178,25 @@ class Governor:
         step_s, self._time = now - self._time, now
         return now, step_s
 
-    def _adopt_profile(self) -> None:
+    def _adopt(self, now: float) -> tuple[Event, ...]:
+        """Take up another policy or another model; either makes another ladder."""
         given, self._next_profile = self._next_profile, None
-        if given is None:
-            return
-        self._frames.replace_profile(self.policy, given)
-        self._battery.replace(self.policy, self.ladder, self._frames.profile)
-
-    def _adopt_policy(self, now: float) -> tuple[Event, ...]:
-        policy, self._next_policy = self._next_policy, None
-        if policy is None:
+        reloaded, self._next_policy = self._next_policy, None
+        policy = self.policy = reloaded or self.policy
+        if given is not None:
+            self._frames.replace_profile(policy, given)
+        elif reloaded is not None:
+            self._frames.replace_policy(policy)
+        else:
             return ()
-        self.policy, self.ladder = policy, self._ladder(policy)
-        self._frames.replace_policy(policy)
+        self.ladder = self._ladder(policy)
         self._thermal.replace_policy(policy)
         self._battery.replace(policy, self.ladder, self._frames.profile)
-        self._throttle.replace_policy(policy, self.ladder.top)
+        self._throttle.replace_policy(policy, self.ladder)
         self._load.replace_policy(policy, self.ladder)
         self._arbiter.replace(self.ladder, policy.stability, self._limited, now)
+        if reloaded is None:
+            return ()
         return (Event("policy_reloaded", f"policy {policy.name} applies from now on"),)
 
     def _watch_time(self, sample: Sample, now: float, step_s: float) -> tuple[Event, ...]:
@@ -281,7 +281,7 @@ class Governor:
 
     def _ladder(self, policy: Policy) -> Ladder:
         try:
-            return build_ladder(self._levels, policy)
+            return build_ladder(self._levels, policy, self._frames.profile)
         except ValueError as error:
             raise AppError(str(error), EXIT_USAGE) from None
 

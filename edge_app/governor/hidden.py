@@ -16,6 +16,7 @@ from typing import Any
 from edge_app.governor.backdown import Backdown
 from edge_app.governor.caps import Cap
 from edge_app.governor.decision import Event
+from edge_app.governor.ladder import Ladder
 from edge_app.governor.state import age, number, rows, since, text
 from edge_app.policy.model import DAY_S, Policy
 
@@ -110,9 +111,9 @@ class HiddenThrottle:
     longest dwell or a day.
     """
 
-    def __init__(self, policy: Policy, top: int) -> None:
+    def __init__(self, policy: Policy, ladder: Ladder) -> None:
         self._policy = policy
-        self._backdown = Backdown(top, 0, policy.throttle.step_s)
+        self._backdown = Backdown(ladder, 0, policy.throttle.step_s)
         self._why = "nothing throttles the CPU"
         self._hidden, self._lie = Lasting(), Mounting()
         self._sound, self._quiet = Lasting(), Lasting()
@@ -144,10 +145,10 @@ class HiddenThrottle:
         self._hidden, self._lie = Lasting(), Mounting()
         self._sound, self._quiet = Lasting(), Lasting()
 
-    def replace_policy(self, policy: Policy, top: int) -> None:
-        """Go on under another policy, whose ladder ends at ``top``."""
+    def replace_policy(self, policy: Policy, ladder: Ladder) -> None:
+        """Go on under another policy with its ladder."""
         self._policy = policy
-        self._backdown.resize(top, 0, policy.throttle.step_s)
+        self._backdown.replace(ladder, 0, policy.throttle.step_s)
 
     def _slow(self, evidence: Evidence) -> bool:
         slowdown = evidence.slowdown
@@ -201,6 +202,8 @@ class HiddenThrottle:
     def _trust(self, reason: str) -> None:
         self.events.append(Event("trusted", reason))
         self.distrusted, self.detail = (), ""
+        # What spoke against them meanwhile has been answered.
+        self._lie = Mounting()
 
     @property
     def _recover_s(self) -> float:

@@ -45,12 +45,12 @@ def others_idle(sample: Sample, policy: Load, now: float) -> bool:
 
 
 class LoadCap:
-    """One rung down for every ``load.step_s`` of contention, never below the lowest level at full
+    """One step down for every ``load.step_s`` of contention, never below the lowest level at full
     rate: frames are not shed for others' sake."""
 
     def __init__(self, policy: Policy, ladder: Ladder) -> None:
         self._policy = policy.load
-        self._backdown = Backdown(ladder.top, ladder.full, policy.load.step_s)
+        self._backdown = Backdown(ladder, ladder.full, policy.load.step_s)
 
     def update(self, sample: Sample, current: int, now: float) -> Cap:
         """The cap at ``now``; ``current`` is the rung that runs."""
@@ -67,4 +67,4 @@ class LoadCap:
     def replace_policy(self, policy: Policy, ladder: Ladder) -> None:
         """Go on under another policy."""
         self._policy = policy.load
-        self._backdown.resize(ladder.top, ladder.full, policy.load.step_s)
+        self._backdown.replace(ladder, ladder.full, policy.load.step_s)

@@ -17,7 +17,7 @@ from edge_app.governor.decision import Event
 from edge_app.governor.state import age, finite, since, table, text
 from edge_app.policy.model import Policy
 from edge_app.sensors import Quality, Reading, Sample, Zone, absent
-from edge_app.sensors.validators import StuckDetector, implausible_temperature
+from edge_app.sensors.validators import Smoothed, StuckDetector, implausible_temperature
 
 SMOOTHING_S = 3.0
 SLOPE_WINDOW_S = 20.0
@@ -26,6 +26,12 @@ MAX_SLOPE_C_PER_S = 0.5
 INTEGRAL_DECAY_S = 600.0
 """At ``on_c``; more slowly nearer to ``control_c``: what a device can sustain changes over hours,
 and a memory that fades faster learns it again and again by getting too hot."""
+TREND_S = 60.0
+LOOKAHEAD_S = 120.0
+"""The memory looks further ahead than the cap does, by how it has gone for a minute: a case warms up
+for ten, too slowly for the forecast, and what is learned only above ``control_c`` is learned late."""
+MOST_AHEAD_C = 3.0
+"""A faster rise is the chip's own after a step up, and soon over."""
 PAUSE_HYSTERESIS_C = 5.0
 COOL_MARGIN_C = 5.0
 """Below ``on_c`` by this is cool beyond doubt: some firmware throttles from 60 °C on."""
@@ -63,6 +69,7 @@ class ZoneTrack:
     lost: bool = False
     still: StuckDetector = field(default_factory=StuckDetector)
     _raw: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+    _slow: Smoothed = field(default_factory=lambda: Smoothed(TREND_S))
     _past: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOPE_SAMPLES))
 
     def update(self, value: float, read_at: float, now: float) -> None:
@@ -71,6 +78,7 @@ class ZoneTrack:
         if step > GAP_S:
             self._raw.clear()
             self._past.clear()
+            self._slow = Smoothed(TREND_S)
         self._raw.append(value)
         self.median_c = sorted(self._raw)[len(self._raw) // 2]
         if self._past:
@@ -78,6 +86,7 @@ class ZoneTrack:
             self.temperature_c += (self.median_c - self.temperature_c) * share
         else:
             self.temperature_c = self.median_c
+        self._slow.update(self.temperature_c, now)
         self._past.append((now, self.temperature_c))
         while now - self._past[0][0] > SLOPE_WINDOW_S:
             self._past.popleft()
@@ -98,6 +107,12 @@ class ZoneTrack:
     def forecast_c(self, ahead_s: float) -> float:
         """Temperature in ``ahead_s`` if it goes on rising; a fall is not counted on."""
         return self.temperature_c + min(max(self.slope, 0.0), MAX_SLOPE_C_PER_S) * ahead_s
+
+    def prospect_c(self) -> float:
+        """Temperature in ``LOOKAHEAD_S`` if it goes on rising as in the last minute."""
+        # A low-pass lags behind a steady rise by its time constant.
+        rise = self.temperature_c - (self._slow.value or self.temperature_c)
+        return self.temperature_c + min(max(0.0, rise) * (LOOKAHEAD_S / TREND_S), MOST_AHEAD_C)
 
 
 def _slope(points: Iterable[tuple[float, float]]) -> float:
@@ -163,7 +178,8 @@ class ThermalTracker:
             return
         self.heat = self._hottest(known)
         self._pause(known)
-        self._integrate(self.heat.headroom, step_s)
+        prospect_c = max(self.heat.forecast_c, known[self.heat.zone].prospect_c())
+        self._integrate(self.heat.room(prospect_c), step_s)
 
     def temperatures(self) -> dict[str, float]:
         """Degrees Celsius of all zones that gave a sound value in the newest sample."""
@@ -292,7 +308,8 @@ class ThermalTracker:
             self.events.append(Event(kind, f"{degrees} the temperature at which inference pauses"))
 
     def _integrate(self, headroom: float, step_s: float) -> None:
-        """The controller's memory of past excess: it fills while too hot and fades otherwise."""
+        """The controller's memory of excess: it fills while it is or becomes too hot, and fades
+        otherwise."""
         bits = self._policy.thermal.sustainable_bits
         if step_s > GAP_S:
             self._integral = 0.0

@@ -106,7 +106,11 @@ class Thermal(Table):
         15.0, ge=0, le=120, description="how far ahead a rise is extrapolated"
     )
     sustainable_bits: Annotated[FiniteFloat, _in("bits")] = Field(
-        4.0, gt=0, le=8, description="bits the cooling is thought to sustain for ever"
+        4.0,
+        gt=0,
+        le=8,
+        description="power that the cooling is thought to sustain for ever; "
+        "the highest rung takes as much as it has bits",
     )
     integral_s: Period = Field(60.0, description="time constant of the integral part")
     max_age_s: Span = Field(5.0, description="an older reading does not count")
@@ -206,10 +210,10 @@ class Load(Table):
 
 
 class Stability(Table):
-    """Against flapping. Both ways go one rung at a time; only a critical temperature and
+    """Against flapping. Both ways go one step at a time; only a critical temperature and
     blindness go to the bottom at once."""
 
-    lower_dwell_s: Seconds = Field(2.0, description="from one rung down to the next")
+    lower_dwell_s: Seconds = Field(2.0, description="from one step down to the next")
     raise_dwell_s: Period = Field(
         20.0, description="every cap must have allowed a raise for so long"
     )
@@ -221,7 +225,7 @@ class Stability(Table):
     )
     raise_backoff_max_s: Seconds = Field(600.0, description="longest dwell after such doubling")
     forget_s: Seconds = Field(
-        1800.0, description="time without a taken-back raise after which the dwells start afresh"
+        1800.0, description="time without a taken-back raise after which the dwells are halved"
     )
 
 

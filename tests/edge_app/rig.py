@@ -155,16 +155,19 @@ class Watch:
         if decision.rung < before.rung:
             assert decision.cause in decision.caps, "lowered without a cap that says so"
             assert decision.caps[decision.cause] == min(decision.caps.values())
-        if decision.rung < before.rung - 1:
+        # What costs as much as what ran is no rung on the way down.
+        costs = {rung.cost for rung in self.governor.ladder.rungs[decision.rung : before.rung + 1]}
+        if decision.rung < before.rung - 1 and len(costs) > 2:
             least = min(decision.caps["thermal"], decision.caps["failsafe"])
             assert decision.bits >= least, "fell faster than anything urgent asked for"
 
     def _raises_keep_their_distance(self, before: Decision, decision: Decision) -> None:
-        """I3, and one rung at a time."""
+        """I3, and one step at a time: a rung, or several that cost the same."""
         ladder = self.governor.ladder
         if self.reloaded or decision.rung <= before.rung:
             return
-        assert decision.rung == before.rung + 1, "raised by more than a rung"
+        costs = {rung.cost for rung in ladder.rungs[before.rung + 1 : decision.rung + 1]}
+        assert len(costs) == 1, "raised by more than a step"
         assert decision.bits <= min(decision.caps.values()), "raised above a cap"
         apart = decision.time - self.changed_at
         dwell = self.governor.policy.stability.raise_dwell_s

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from governor_samples import LEVELS, a_policy
+from governor_samples import LEVELS, SLOW_CPU, a_policy
 
 from edge_app.governor.arbiter import Arbiter
 from edge_app.governor.caps import Cap
+from edge_app.governor.energy import Profile
 from edge_app.governor.ladder import build_ladder
 
 POLICY = a_policy()
@@ -260,6 +261,71 @@ def test_back_off_is_forgotten_after_a_time_without_failure() -> None:
     assert arbiter.move([heat(4)], failed + 1800.0).wait_s == 20.0
 
 
+def test_the_next_rung_that_fails_waits_longer_than_the_one_above_did() -> None:
+    """While a device warms up, what it can hold moves down."""
+    arbiter = make_arbiter(3)
+    time = raise_once(arbiter, heat(4), 1.0)
+    arbiter.move([heat(3)], time + 1.0)
+    time = raise_once(arbiter, heat(4), time + 2.0, 40.0)
+    arbiter.move([heat(3)], time + 1.0)
+    arbiter.move([heat(2)], time + 3.0)
+    # A rung that has not failed waits as ever, ...
+    time = raise_once(arbiter, heat(3), time + 4.0, 20.0)
+    arbiter.move([heat(2)], time + 1.0)
+    # ... and once it has, twice as long as any.
+    assert arbiter.move([heat(3)], time + 2.0).wait_s == 160.0
+
+
+# Rungs that cost the same -------------------------------------------------------------------------
+
+ALIKE = build_ladder(LEVELS, POLICY, Profile.from_seconds(SLOW_CPU, 2.0, 5.0))
+"""2 bits at 7.5, 15 and 30 frames a second, and 4, 6 and 8 bits, which fill the CPU."""
+
+
+def alike_arbiter(rung: int) -> Arbiter:
+    arbiter = Arbiter(ALIKE, POLICY.stability, limited=False)
+    arbiter.move([heat(rung)], 0.0)
+    return arbiter
+
+
+def test_rungs_that_cost_the_same_are_one_step() -> None:
+    arbiter = alike_arbiter(TOP)
+    arbiter.move([heat(1)], 1.0)
+    assert arbiter.rung == 2, "4 and 6 bits would save nothing"
+    arbiter.move([heat(1)], 3.0)
+    assert arbiter.rung == 1
+    arbiter = alike_arbiter(2)
+    assert arbiter.move([FREE], 1.0).wait_s == 20.0
+    arbiter.move([FREE], 21.0)
+    assert arbiter.rung == TOP
+
+
+def test_a_cap_within_a_step_is_kept_to() -> None:
+    arbiter = alike_arbiter(TOP)
+    slow = Cap("deadline", 3, "slow")
+    arbiter.move([slow], 1.0)
+    assert arbiter.rung == 4, "of levels one after the other"
+    arbiter.move([slow], 3.0)
+    assert arbiter.rung == 3
+    arbiter.move([heat(2)], 5.0)
+    arbiter.move([slow], 6.0)
+    arbiter.move([slow], 26.0)
+    assert arbiter.rung == 3, "no higher than it allows"
+    arbiter.move([Cap("deadline", 4, "slow")], 30.0)
+    arbiter.move([Cap("deadline", 4, "slow")], 50.0)
+    assert arbiter.rung == 4
+
+
+def test_a_step_that_is_taken_back_waits_longer_wherever_in_it_one_was() -> None:
+    arbiter = alike_arbiter(2)
+    arbiter.move([heat(TOP)], 1.0)
+    arbiter.move([heat(TOP)], 21.0)
+    assert arbiter.rung == TOP
+    arbiter.move([heat(2)], 30.0)
+    assert arbiter.rung == 2 and arbiter.move([heat(4)], 31.0).wait_s == 40.0
+    assert arbiter.state(31.0)["dwell"] == [[4, 30.0, 40.0]]
+
+
 # Another policy, a fall, a restart ---------------------------------------------------------------
 
 
@@ -317,11 +383,13 @@ def test_state() -> None:
         "held_by": "thermal",
         "failed_s": None,
         "dwell": [],
-        "raised": [[6.0, 5.0, "thermal"]],
+        "raised": [[6, 30.0, 5.0, "thermal"]],
     }
     arbiter.move([heat(3)], time + 9.0)
     state = arbiter.state(time + 12.0)
-    assert state["failed_s"] == 3.0 and state["dwell"] == [[6.0, 40.0]] and state["raised"] == []
+    assert (
+        state["failed_s"] == 3.0 and state["dwell"] == [[6, 30.0, 40.0]] and state["raised"] == []
+    )
     assert state["bits"] == 4 and make_arbiter(0).state(0.0)["fps"] == 7.5
 
 
@@ -401,7 +469,19 @@ def test_restored_point_of_an_unknown_cause_is_held_by_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [["x", 40.0], [6.0, "x"], [6.0, -1.0], [6.0, 601.0], [6.0], [math.nan, 40.0], 7, None]
+    "row",
+    [
+        ["x", 30.0, 40.0],
+        [6, "x", 40.0],
+        [6, 30.0, "x"],
+        [6, 30.0, -1.0],
+        [6, 30.0, 601.0],
+        [6, 30.0],
+        [math.nan, 30.0, 40.0],
+        [6, math.nan, 40.0],
+        7,
+        None,
+    ],
 )
 def test_restored_dwell_that_is_none_is_ignored(row: object) -> None:
     arbiter = make_arbiter(3)
@@ -412,7 +492,7 @@ def test_restored_dwell_that_is_none_is_ignored(row: object) -> None:
 @pytest.mark.parametrize("dwell", [0.0, 600.0])
 def test_restored_dwell_within_its_bounds(dwell: float) -> None:
     arbiter = make_arbiter(3)
-    arbiter.restore({"failed_s": 1.0, "dwell": [["x", 1.0], [6.0, dwell]]}, 0.0)
+    arbiter.restore({"failed_s": 1.0, "dwell": [["x", 30.0, 1.0], [6, 30.0, dwell]]}, 0.0)
     arbiter.move([heat(3)], 0.0)
     assert arbiter.move([heat(4)], 0.0).wait_s in (dwell, None)
     assert arbiter.rung == (4 if dwell == 0.0 else 3)

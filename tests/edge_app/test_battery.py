@@ -15,7 +15,6 @@ from edge_app.governor.battery import (
     active_tiers,
     battery_cap,
     drains,
-    operating_point,
 )
 from edge_app.governor.caps import Cap
 from edge_app.governor.energy import Profile
@@ -102,9 +101,9 @@ def test_whether_charge_is_used(discharging: bool | None, on_ac: bool | None, us
 
 
 def test_an_operating_point_in_words() -> None:
-    assert operating_point(Rung(4, 30.0, 4.0)) == "4 bits, 30 fps"
-    assert operating_point(Rung(2, 7.5, 0.5)) == "2 bits, 7.5 fps"
-    assert operating_point(Rung(8, 0.0, 8.0)) == "8 bits"
+    assert Rung(4, 30.0).name == "4 bits, 30 fps"
+    assert Rung(2, 7.5).name == "2 bits, 7.5 fps"
+    assert Rung(8, 0.0).name == "8 bits"
 
 
 # The tracker ----------------------------------------------------------------------------------------

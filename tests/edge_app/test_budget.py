@@ -41,6 +41,20 @@ def test_what_takes_nothing_lasts_for_ever() -> None:
     assert lasts_s(0.5, 0.05, 1, [0.0, 1e-4], ((0.2, 0),)) == math.inf
 
 
+def test_rungs_that_save_nothing_are_passed_over() -> None:
+    drain = [1e-5, 2e-5, 4e-5, 4e-5, 4e-5]
+    budget = Budget(4, 0.05, (), 10.0, 60.0)
+    assert budget.update(0.65, 10000.0, drain, 0.0) == 4
+    assert budget.update(0.65, 20000.0, drain, 10.0) == 1, "three rungs that take the same"
+    assert budget.update(0.65, 40000.0, drain, 20.0) == 0
+    for second in range(30, 90, 10):
+        assert budget.update(0.65, 20000.0, drain, float(second)) == 0
+    assert budget.update(0.65, 20000.0, drain, 90.0) == 1
+    for second in range(100, 160, 10):
+        assert budget.update(0.65, 10000.0, drain, float(second)) == 1
+    assert budget.update(0.65, 10000.0, drain, 160.0) == 4
+
+
 fractions = st.floats(0.0, 1.0)
 
 

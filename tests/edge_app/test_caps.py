@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from governor_samples import a_policy
+from governor_samples import SLOW_CPU, a_policy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from edge_app.governor.caps import (
     thermal_cap,
     thermal_limits,
 )
+from edge_app.governor.energy import LevelCost, Profile
 from edge_app.governor.ladder import Rung, build_ladder
 from edge_app.governor.slowdown import Slowdown
 from edge_app.sensors import Quality, Reading, Zone
@@ -44,14 +45,15 @@ def zone(passive: float | None, critical: float | None) -> Zone:
 
 
 def test_ladder() -> None:
-    assert LADDER.rungs == (
-        Rung(2, 7.5, 0.5),
-        Rung(2, 15.0, 1.0),
-        Rung(2, 30.0, 2.0),
-        Rung(4, 30.0, 4.0),
-        Rung(6, 30.0, 6.0),
-        Rung(8, 30.0, 8.0),
-    )
+    assert [(rung.bits, rung.fps, rung.cost) for rung in LADDER.rungs] == [
+        (2, 7.5, 0.5),
+        (2, 15.0, 1.0),
+        (2, 30.0, 2.0),
+        (4, 30.0, 4.0),
+        (6, 30.0, 6.0),
+        (8, 30.0, 8.0),
+    ]
+    assert Rung(2, 15.0, 1.0) == Rung(2, 15.0, 3.0) != Rung(2, 30.0, 1.0)
     assert LADDER.full == 2
     assert [LADDER.at_most(bits) for bits in (1, 2, 3, 4, 7, 8)] == [2, 2, 2, 3, 4, 5]
     assert LADDER.rungs[0].interval_s == pytest.approx(1 / 7.5)
@@ -69,6 +71,70 @@ def test_ladder_with_unpinned_and_with_low_rates() -> None:
     assert usual.full == 3
     lowest = build_ladder((2,), load_policy(None, overrides=["frame.min_fps=30"]))
     assert [rung.fps for rung in lowest.rungs] == [30.0], "no lower rate is allowed"
+
+
+def costs(levels: dict[int, float], *overrides: str) -> list[float]:
+    """Of the ladder for levels that take so many seconds, rounded."""
+    policy = a_policy(*overrides)
+    ladder = build_ladder(tuple(levels), policy, Profile.from_seconds(levels, 2.0, 5.0))
+    return [round(rung.cost, 3) for rung in ladder.rungs]
+
+
+def test_rungs_cost_what_they_take_in_power() -> None:
+    # All of 8 bits' time, 40 ms at 30 frames a second, is more than there is.
+    assert costs(PROFILE) == [0.6, 1.2, 2.4, 4.8, 7.2, 8.0]
+    assert costs(PROFILE, "frame.target_fps=20") == [1.0, 2.0, 4.0, 6.0, 8.0]
+    assert costs(SLOW_CPU) == [1.2, 2.4, 4.8, 8.0, 8.0, 8.0]
+    assert costs(SLOW_CPU, "levels.max_bits=4") == [0.6, 1.2, 2.4, 4.0]
+    # Where even the lowest level fills the CPU, only fewer frames save.
+    slower = {bits: 4.0 * taken for bits, taken in SLOW_CPU.items()}
+    assert costs(slower) == [4.8, 8.0, 8.0, 8.0, 8.0, 8.0]
+    # What the policy leaves to the source is taken to be a camera.
+    assert costs(SLOW_CPU, "frame.target_fps=0", "frame.min_fps=3") == [0.48, 0.96, 4.8] + [8.0] * 3
+
+
+def test_joules_count_where_there_are_some() -> None:
+    levels = {2: LevelCost(0.01, 0.030), 4: LevelCost(0.01, 0.060), 8: LevelCost(0.02, 0.061)}
+    ladder = build_ladder((2, 4, 8), POLICY, Profile(levels, 2.0, "measured"))
+    assert [round(rung.cost, 2) for rung in ladder.rungs[2:]] == [3.93, 8.0, 8.0]
+    nothing = build_ladder((2, 8), POLICY, Profile({}, 2.0, "none"))
+    assert [rung.cost for rung in nothing.rungs] == [0.5, 1.0, 2.0, 8.0], (
+        "in proportion to the bits"
+    )
+
+
+def test_what_hardly_saves_or_is_even_dearer_is_no_step_of_its_own() -> None:
+    assert costs({2: 0.0191, 8: 0.0200}) == [1.91, 3.82, 8.0, 8.0]
+    assert costs({2: 0.0189, 8: 0.0200}) == [1.89, 3.78, 7.56, 8.0]
+    assert costs({2: 0.0300, 8: 0.0200}) == [3.0, 6.0, 8.0, 8.0]
+
+
+def test_steps_of_a_ladder() -> None:
+    ladder = build_ladder((2, 4, 6, 8), POLICY, Profile.from_seconds(SLOW_CPU, 2.0, 5.0))
+    assert [ladder.below(rung) for rung in range(6)] == [0, 0, 1, 2, 2, 2]
+    assert [ladder.above(rung) for rung in range(6)] == [1, 2, 5, 5, 5, 5]
+    assert [LADDER.below(rung) for rung in range(6)] == [0, 0, 1, 2, 3, 4]
+    assert [LADDER.above(rung) for rung in range(6)] == [1, 2, 3, 4, 5, 5]
+
+
+def test_thermal_cap_goes_by_steps_and_says_why() -> None:
+    ladder = build_ladder((2, 4, 6, 8), POLICY, Profile.from_seconds(SLOW_CPU, 2.0, 5.0))
+    cap = thermal_cap(heat(72.0), 3, ladder, POLICY)
+    alike = "4 bits, 30 fps needs as much as 8 bits, 30 fps: 8.0"
+    assert (cap.rung, cap.why) == (2, f"cpu 72.0 °C: budget 7.7 bits; {alike}")
+    # Within the step that runs there is no hurdle: it heats no more.
+    assert thermal_cap(heat(71.0), 3, ladder, POLICY).rung == 5
+    cap = thermal_cap(heat(71.0), 2, ladder, POLICY)
+    assert cap.rung == 2 and cap.why.endswith(": 8.5")
+
+
+def test_backing_down_goes_by_steps() -> None:
+    ladder = build_ladder((2, 4, 6, 8), POLICY, Profile.from_seconds(SLOW_CPU, 2.0, 5.0))
+    backdown = Backdown(ladder, 0, 30.0)
+    seen = [
+        backdown.update(second < 60, backdown.rung, float(second)) for second in range(0, 180, 30)
+    ]
+    assert seen == [2, 1, 2, 5, 5, 5]
 
 
 def test_policy_that_permits_no_level() -> None:
@@ -204,7 +270,7 @@ def test_slowdown_ignores_nonsense(ratio: float) -> None:
 
 
 def test_backdown_steps_down_and_up_by_the_period() -> None:
-    backdown = Backdown(top=5, floor=2, period_s=30.0)
+    backdown = Backdown(LADDER, floor=2, period_s=30.0)
     current, seen = 5, []
     for second in range(0, 300, 10):
         current = backdown.update(100 <= second < 260, current, float(second))

@@ -55,11 +55,14 @@ def test_thermal_budget_to_the_edge(
 
 def test_what_the_thermal_cap_says() -> None:
     assert thermal_cap(None, 0, LADDER, POLICY) == Cap("thermal", 5, "no temperature")
-    cap = thermal_cap(heat(70.04), 5, LADDER, POLICY)
+    cap = thermal_cap(heat(69.96), 5, LADDER, POLICY)
     assert cap.why == "cpu 70.0 °C: budget 8.0 bits"
     cap = thermal_cap(heat(70.04, ahead=3.0), 5, LADDER, POLICY)
-    assert cap.why == "cpu 70.0 °C, 73.0 °C ahead: budget 6.8 bits"
-    assert thermal_cap(heat(120.0), 5, LADDER, POLICY).why == "cpu 120.0 °C: budget 0.0 bits"
+    assert cap.why == "cpu 70.0 °C, 73.0 °C ahead: budget 6.8 bits; 8 bits, 30 fps needs 8.0"
+    cap = thermal_cap(heat(70.04), 4, LADDER, POLICY)
+    assert cap.why == "cpu 70.0 °C: budget 8.0 bits; 8 bits, 30 fps needs 8.5"
+    cap = thermal_cap(heat(120.0), 5, LADDER, POLICY)
+    assert cap.why == "cpu 120.0 °C: budget 0.0 bits; 2 bits, 15 fps needs 1.0"
     cap = thermal_cap(heat(90.0, critical=True), 5, LADDER, POLICY)
     assert cap == Cap("thermal", 0, "cpu 90.0 °C: critical (88 °C)", urgent=True)
 
@@ -135,7 +138,7 @@ def test_a_policy_never_raises(before: float, after: float, index: int) -> None:
 
 
 def test_steps_begin_at_once_and_keep_their_distance() -> None:
-    steps = Backdown(5, 2, 30.0)
+    steps = Backdown(LADDER, 2, 30.0)
     assert steps.steps == 0 and steps.rung == 5
     assert steps.update(True, 5, -100.0) == 4 and steps.steps == 1
     assert steps.update(True, 4, -70.001) == 4
@@ -147,22 +150,22 @@ def test_steps_begin_at_once_and_keep_their_distance() -> None:
 
 
 def test_steps_in_another_ladder() -> None:
-    steps = Backdown(5, 0, 30.0)
+    steps = Backdown(LADDER, 0, 30.0)
     steps.update(True, 4, 0.0)
     assert steps.steps == 2
-    steps.resize(3, 1, 10.0)
+    steps.replace(build_ladder((2, 4), POLICY), 1, 10.0)
     assert steps.rung == 1
-    steps.resize(2, 1, 10.0)
+    steps.replace(build_ladder((2,), POLICY), 1, 10.0)
     assert steps.rung == 1 and steps.update(True, 1, 9.999) == 1
     assert steps.update(False, 1, 10.0) == 2
     assert steps.update(False, 1, 20.0) == 2
 
 
 def test_steps_after_a_restart() -> None:
-    steps = Backdown(5, 1, 30.0)
+    steps = Backdown(LADDER, 1, 30.0)
     steps.restore(0, 100.0)
     assert steps.update(True, 5, 100.0) == 4
-    steps = Backdown(5, 1, 30.0)
+    steps = Backdown(LADDER, 1, 30.0)
     steps.restore(1, 100.0)
     assert steps.rung == 4 and steps.update(False, 5, 129.999) == 4
     assert steps.update(False, 5, 130.0) == 5

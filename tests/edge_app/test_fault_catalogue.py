@@ -46,7 +46,7 @@ def begin(rig: Rig, name: str, calm_s: int = 30) -> None:
 @pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: fault.name)
 def test_no_fault_breaks_an_invariant(fault: object) -> None:
     name = getattr(fault, "name", "")
-    rig = Rig(on_battery(), heat=Heat(settle_s=30.0))
+    rig = Rig(on_battery(), heat=Heat(k_per_w=6.0, settle_s=30.0))
     rig.run(60, lambda _: rig.frames(1.0, 2))
     end = FAULTS[name].begin(rig.machine)
     rig.run(70, lambda _: rig.frames(1.0, 2))
@@ -143,7 +143,7 @@ def test_a_stuck_cold_thermometer_is_distrusted_when_frames_get_slow() -> None:
 
 def test_a_thermometer_that_settles_where_it_was_distrusted_is_believed_again() -> None:
     """Distrusted while it warmed up, at what is its steady temperature on the low level."""
-    rig = Rig(heat=Heat(celsius=40.0))
+    rig = Rig(heat=Heat(celsius=41.0))
     rig.run(50, lambda _: rig.frames(1.5))
     assert rig.run(1)[-1].distrusted == ("cpu-thermal",)
     assert rig.heat is not None

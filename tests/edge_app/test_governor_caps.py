@@ -82,7 +82,7 @@ def test_zone_stuck_at_a_high_value_does_not_hold_the_level_down() -> None:
     def sample(t: float) -> Sample:
         quality = Quality.STUCK if t > 300 else Quality.OK
         working = make_zone(COOL + t % 2, t, name="x86_pkg_temp")
-        zones = (make_zone(77.0, t, quality, "acpitz"), working)
+        zones = (make_zone(75.0, t, quality, "acpitz"), working)
         return Sample(t, zones, no_battery(t))
 
     decisions = run(make_governor(), sample, 0, 600)

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from governor_samples import a_policy
+from governor_samples import LEVELS, a_policy
 
 from edge_app.governor import Event
 from edge_app.governor.hidden import Episode, Evidence, HiddenThrottle, Lasting
+from edge_app.governor.ladder import build_ladder
 
 POLICY = a_policy()
-TOP = 5
+LADDER = build_ladder(LEVELS, POLICY)
+TOP = LADDER.top
 CLAIM = {"cpu": 50.0}
 SOUND = Evidence(slowdown=1.0, others_idle=True, cool=True, temperatures=CLAIM)
 SLOW = replace(SOUND, slowdown=1.21)
@@ -22,7 +24,7 @@ KERNEL_TEXT = "the kernel throttles the CPU"
 
 
 def make_throttle(*overrides: str) -> HiddenThrottle:
-    return HiddenThrottle(a_policy(*overrides), TOP)
+    return HiddenThrottle(a_policy(*overrides), LADDER)
 
 
 def reads(evidence: Evidence, temperatures: Mapping[str, float]) -> Evidence:
@@ -273,6 +275,24 @@ def test_where_nothing_throttles_for_long_trust_returns_unmoved(times: int) -> N
     )
 
 
+def test_what_spoke_against_thermometers_is_forgotten_when_they_are_trusted() -> None:
+    throttle = distrusting()
+    for second in range(31, 200):
+        throttle.update(SLOW, 0, float(second))
+    moved = reads(SOUND, {"cpu": 55.0})
+    for second in range(200, 262):
+        throttle.update(moved, 0, float(second))
+    assert [event.kind for event in throttle.events].count("trusted") == 1
+    throttle.update(moved, 0, 262.0)
+    assert throttle.distrusted == ()
+    # From there on it takes as long as the first time.
+    throttle.update(SLOW, 0, 300.0)
+    throttle.update(SLOW, 0, 329.999)
+    assert throttle.distrusted == ()
+    throttle.update(SLOW, 0, 330.0)
+    assert throttle.distrusted == ("cpu",)
+
+
 def test_every_interruption_starts_the_proof_anew() -> None:
     throttle = distrusting()
     moved = reads(SOUND, {"cpu": 45.0})
@@ -349,7 +369,7 @@ def test_after_a_gap_nothing_has_lasted() -> None:
 def test_another_policy_keeps_distrust_and_steps() -> None:
     throttle = distrusting()
     assert throttle.update(SLOW, TOP, 31.0).rung == TOP - 1
-    throttle.replace_policy(a_policy("throttle.step_s=5"), 3)
+    throttle.replace_policy(a_policy("throttle.step_s=5"), build_ladder((2, 4), POLICY))
     assert throttle.distrusted == ("cpu",)
     assert throttle.update(SLOW, 2, 32.0).rung == 2
     assert throttle.update(SLOW, 2, 35.0).rung == 1

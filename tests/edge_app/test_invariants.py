@@ -332,7 +332,7 @@ def test_i05_pressure_never_allows_more_than_none(
     history: list[tuple[bool, int]], current: int
 ) -> None:
     def cap(pressure: bool) -> int:
-        backdown = Backdown(TOP, FULL, 30.0)
+        backdown = Backdown(LADDER, FULL, 30.0)
         for step, (pressed, rung) in enumerate(history):
             backdown.update(pressed, rung, 10.0 * step)
         return backdown.update(pressure, current, 10.0 * len(history))

@@ -213,6 +213,34 @@ def test_integral_fades_by_e_in_ten_minutes_where_heat_begins_to_count() -> None
     assert integral_after(feed, 200.0, 78.0) == pytest.approx(before, abs=1e-3), "not at control"
 
 
+def test_integral_fills_before_a_case_that_warms_up_slowly_is_too_hot() -> None:
+    """A degree a minute: by a minute's trend two more in two minutes, by the forecast none."""
+
+    def first_filled(per_s: float) -> float:
+        feed = Feed(make_tracker("thermal.forecast_s=0"))
+        for second in range(2000):
+            celsius = 70.0 + per_s * second
+            if integral_after(feed, float(second), celsius) < 0.0:
+                return celsius
+        return math.inf
+
+    assert first_filled(1.0 / 60.0) == pytest.approx(76.1, abs=0.15)
+    assert first_filled(0.5 / 60.0) == pytest.approx(77.05, abs=0.15)
+    # A fall is not counted on.
+    feed = Feed(make_tracker("thermal.forecast_s=0"))
+    for second in range(60):
+        integral_after(feed, float(second), 82.0 - 0.1 * second)
+    full = integral_after(feed, 60.0, 75.0)
+    assert full < integral_after(feed, 70.0, 74.0) < integral_after(feed, 71.0, 74.0) < 0.0
+
+
+def test_what_the_memory_looks_ahead_by_is_forgotten_in_a_gap() -> None:
+    feed = Feed(make_tracker("thermal.forecast_s=0"))
+    feed(0.0, cool(0.0, 40.0))
+    feed(61.0, cool(61.0, 77.0))
+    assert integral_after(feed, 62.0, 77.0) == integral_after(feed, 63.0, 77.0) == 0.0
+
+
 def test_integral_is_empty_after_a_gap() -> None:
     feed = Feed(make_tracker("thermal.forecast_s=0"))
     for second in range(100):
