@@ -85,7 +85,10 @@ def level_of(hub: Hub) -> tuple[int | None, str]:
 
 def health_badge(hub: Hub) -> str:
     good, why = health(hub)
-    return f'<span class="badge {"good" if good else "bad"}">{escape(why)}</span>'
+    # A camera that is gone, or too much heat, is no fault of the program and yet no good news.
+    waits = hub.status is not None and hub.status.state != "up"
+    waits = waits or (hub.decision_newest is not None and hub.decision_newest.paused)
+    return f'<span class="badge {"good" if good and not waits else "bad"}">{escape(why)}</span>'
 
 
 def now_panel(hub: Hub) -> str:
@@ -211,7 +214,7 @@ def latency_panel(hub: Hub) -> str:
     pairs = [
         ("Deadline", number(deadline * 1e3, "g", "ms") if deadline else "none"),
         ("Missed", f"{missed} ({number(share, '.2%')})" if deadline else ""),
-        ("Means", f"capture {stages[0]}, prepare {stages[1]}, infer {stages[2]} ms"),
+        ("Mean times", f"capture {stages[0]}, prepare {stages[1]}, infer {stages[2]} ms"),
     ]
     body = [row("inference, ms", infer), row("age of results, ms", age)]
     return table(("last frames", *names), body, "numbers") + facts(pairs)

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,7 @@ class Chromium:
         """End it and all of its processes, which are a group of their own."""
         os.killpg(self._process.pid, 9)
         self._process.wait()
+
+
+NewTab = Callable[..., Tab]
+"""Opens a tab: width, height, and whether it is a phone's."""

@@ -6,80 +6,26 @@ Screenshots go into the folder that SCREENSHOTS names, else where nobody looks f
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Chromium, Tab, find
+from checks import all_quiet, hard_to_read, wider_than_the_screen
+from chromium import NewTab
 
-ASSETS = Path(__file__).parents[2] / "edge_app" / "serve" / "assets"
-BUILD_UI = Path(__file__).parents[2] / "packaging" / "ui" / "build.sh"
 WAIT_S = 60.0
 WITHIN_S = 2.0
 LARGEST_PAGE = 150_000
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-NewTab = Callable[..., Tab]
-
-
-def missing(what: str) -> None:
-    """Skip, or fail in continuous integration, which has everything."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = find()
-    if program is None:
-        missing("no Chromium; on Debian or Ubuntu: apt-get install chromium")
-        raise AssertionError
-    running = Chromium(program, tmp_path_factory.mktemp("profile"))
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def curves() -> None:
-    """uPlot, as a wheel has it."""
-    done = subprocess.run([BUILD_UI], capture_output=True, text=True)
-    if done.returncode:
-        missing(done.stderr.strip())
-
-
-@pytest.fixture
-def tab(browser: Chromium) -> Iterator[NewTab]:
-    """Opens tabs of a desktop's size that are closed with the test."""
-    opened: list[Tab] = []
-
-    def new(width: int = 1360, height: int = 900, mobile: bool = False) -> Tab:
-        opened.append(browser.tab())
-        opened[-1].size(width, height, mobile)
-        opened[-1].prefer("light")
-        return opened[-1]
-
-    yield new
-    for one in opened:
-        one.call("Page.close")
-        one.close()
-
-
-@pytest.fixture(scope="session")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 class Program:
@@ -123,12 +69,6 @@ def program(curves: None) -> Iterator[Program]:
     running = Program("--replay-sensors", "heat-and-recover", "--replay-speed", 60)
     yield running
     running.end()
-
-
-def all_quiet(tab: Tab) -> None:
-    """Nothing in the console: no error, no refused file, no violated policy."""
-    tab.evaluate("1")
-    assert tab.problems == []
 
 
 def test_the_page_lives(program: Program, tab: NewTab, screenshots: Path) -> None:
@@ -230,37 +170,8 @@ def test_light_and_dark_follow_the_system_and_the_button(program: Program, tab: 
     all_quiet(page)
 
 
-CONTRAST = """(() => {
-  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = parts(getComputedStyle(node).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0.99) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const poor = new Set();
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !node.checkVisibility()) continue;
-    if (node.closest("noscript, .hidden, .skip, script")) continue;
-    const [a, b] = [light(parts(getComputedStyle(node).color)), light(ground(node))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const size = parseFloat(getComputedStyle(node).fontSize);
-    if (ratio < (size >= 24 ? 3 : 4.5)) poor.add(node.className + ": " +
-      walker.currentNode.textContent.trim().slice(0, 30) + " " + ratio.toFixed(2));
-  }
-  return [...poor];
-})()"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(program: Program, tab: NewTab, scheme: str) -> None:
-    """The contrast that WCAG 2.1 asks for at level AA: 4.5 to 1, 3 to 1 for large text."""
     page = tab()
     page.prefer(scheme)
     page.open(program.url)
@@ -272,7 +183,7 @@ def test_every_text_stands_out_from_its_ground(program: Program, tab: NewTab, sc
         chip.className = 'cause'; chip.dataset.cause = chip.textContent = cause;
         document.querySelector('.about').append(chip); } 0"""
     )
-    assert page.evaluate(CONTRAST) == []
+    assert hard_to_read(page) == []
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(
@@ -284,12 +195,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     page.wait("!document.getElementById('picture').hidden")
     time.sleep(1.0)
     page.screenshot(screenshots / "phone.png")
-    wide = page.evaluate(
-        """[...document.querySelectorAll('body *')].filter((node) =>
-        node.getBoundingClientRect().right > innerWidth + 1 && !node.closest('.scroll, pre, .hidden'))
-        .map((node) => node.outerHTML.slice(0, 80))"""
-    )
-    assert wide == []
+    assert wider_than_the_screen(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     small = page.evaluate(
         """[...document.querySelectorAll('button, input, select')].filter((node) =>

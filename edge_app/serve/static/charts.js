@@ -101,34 +101,44 @@ window.charts = (() => {
 
   // From the newest charge to the reserve, and the time until which it is meant to last.
   function projection(u) {
-    if (!data || !marks || !data.t.length || marks.end_s === null) return;
+    if (!data || !marks || !data.t.length) return;
     const last = data.t.length - 1;
     const charge = data.battery[last];
     if (charge === null) return;
     const c = u.ctx;
     const x = (at) => u.valToPos(data.t[last] + at, "x", true);
+    const draw = (ink, dashes, from, to) => {
+      c.strokeStyle = colour(ink);
+      c.setLineDash(dashes);
+      c.beginPath();
+      c.moveTo(...from);
+      c.lineTo(...to);
+      c.stroke();
+    };
     c.save();
     c.beginPath();
     c.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
     c.clip();
-    c.strokeStyle = colour("ink");
-    c.lineWidth = 1.5 * ratio();
-    c.setLineDash(dash());
-    c.beginPath();
-    c.moveTo(x(0), u.valToPos(charge, "y", true));
-    c.lineTo(x(marks.end_s), u.valToPos(Math.min(charge, marks.reserve), "y", true));
-    c.stroke();
+    c.lineWidth = 2 * ratio();
+    if (marks.end_s !== null) {
+      const empty = u.valToPos(Math.min(charge, marks.reserve), "y", true);
+      draw("ink", dash(), [x(0), u.valToPos(charge, "y", true)], [x(marks.end_s), empty]);
+    }
     if (marks.until_s !== null) {
-      c.strokeStyle = c.fillStyle = colour("policy");
-      c.setLineDash([]);
-      c.beginPath();
-      c.moveTo(x(marks.until_s), u.bbox.top);
-      c.lineTo(x(marks.until_s), u.bbox.top + u.bbox.height);
-      c.stroke();
+      const at = Math.round(x(marks.until_s));
+      draw("policy", [], [at, u.bbox.top], [at, u.bbox.top + u.bbox.height]);
+      c.fillStyle = colour("soft");
       c.font = 11 * ratio() + "px system-ui, sans-serif";
-      c.fillText("until", x(marks.until_s) + 4 * ratio(), u.bbox.top + 12 * ratio());
+      c.textAlign = "right";
+      c.fillText("until", at - 5 * ratio(), u.bbox.top + 12 * ratio());
     }
     c.restore();
+  }
+
+  // How far a plot looks ahead, in seconds: past all that is projected, but a tenth remains for what was.
+  function ahead(kind, shown) {
+    if (!kind.ahead || !marks) return 0;
+    return Math.min(9 * shown, 1.08 * Math.max(0, marks.end_s, marks.until_s));
   }
 
   // --- the plots -----------------------------------------------------------------------------------
@@ -169,7 +179,7 @@ window.charts = (() => {
     },
     battery: {
       columns: ["battery"],
-      ahead: 0.35,
+      ahead: true,
       series: () => [line("battery", "charge", percent)],
       axis: axis((at) => (100 * at).toFixed(0) + " %"),
       range: () => [0, 1.05],
@@ -206,7 +216,7 @@ window.charts = (() => {
     const first = data && data.t.length ? data.t[0] : now - 60;
     // A run that began just now fills the picture instead of a corner of it.
     const shown = Math.min(STEPS[span], Math.max(60, now - first));
-    return [now - shown, now + shown * (kind.ahead && marks && marks.end_s !== null ? kind.ahead : 0)];
+    return [now - shown, now + ahead(kind, shown)];
   }
 
   function build(name) {
@@ -280,6 +290,11 @@ window.charts = (() => {
         const ink = ["heat", "battery", "latency"].map((n) => KINDS[n]).includes(kind) ? inkOf(kind, index) : "ink";
         add(ink, series.label, value, series.dash ? false : undefined);
       });
+      if (kind.ahead && marks && last >= 0 && data.battery[last] !== null) {
+        const when = (later) => clock(data.t[last] + later, later < 600);
+        if (marks.end_s !== null) add("ink", "would end", when(marks.end_s), false);
+        if (marks.until_s !== null) add("policy", "until", when(marks.until_s));
+      }
     }
     legend.replaceChildren(...parts);
   }
