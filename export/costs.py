@@ -68,7 +68,7 @@ def storage_bytes(network: IntegerNetwork) -> int:
         for branch, name, conv in level.convolutions():
             key = branch, name.removeprefix(HALF)
             weights[key] = max(weights.get(key, 0), conv.codes.size)
-    body = sum(weights.values()) * _WEIGHT_BITS // 8
+    body = -(-sum(weights.values()) * _WEIGHT_BITS // 8)
     full = 4 * (network.head.weight.size + network.head.bias.size)
     norms = 0
     for stem in network.stems:

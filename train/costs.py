@@ -170,7 +170,8 @@ def _weight_bytes(network: MultiBranchNet) -> int:
 
     Published sizes of MBQuant count 2 bits for each weight of each branch. AdaBits keeps the highest
     bit-width, of which the lower ones are the leading bits; Any-Precision and hot-swap keep float32.
-    Stem, classifier and full-precision shortcuts are float32.
+    Stem, classifier and full-precision shortcuts are float32. Of a branch that is only ever halved
+    (that of 7 bits without 8) nobody needs the other half.
     """
     total_bits = 0
     counted: set[nn.Parameter] = set()
@@ -179,7 +180,7 @@ def _weight_bytes(network: MultiBranchNet) -> int:
             width = _BRANCH_WEIGHT_BITS
         else:
             width = max(network.bits) if isinstance(conv, FloorConv) else 8 * _FLOAT_BYTES
-        total_bits += conv.weight.numel() * width
+        total_bits += conv.stored_weights() * width
         if isinstance(conv, HotSwapConv):
             total_bits += conv.gains.numel() * 8 * _FLOAT_BYTES
         counted.update(conv.parameters())

@@ -182,10 +182,20 @@ class QuantizedConv(nn.Module, ABC):
     def _convolve(self, x: Tensor, weight: Tensor, half: bool) -> Tensor:
         groups = self.groups
         if half:
-            inputs = 1 if groups > 1 else self.shape.half_in
-            weight = weight[: self.shape.half_out, :inputs]
+            weight = self._half(weight)
             groups = self.shape.half_in if groups > 1 else 1
         return F.conv2d(x, weight.to(x.dtype), None, self.stride, self.padding, 1, groups)
+
+    def stored_weights(self) -> int:
+        """Weights that some bit-width multiplies with: of a branch that is only ever halved, half."""
+        if set(self.bits) <= set(self.half_bits):
+            return self._half(self.weight).numel()
+        return self.weight.numel()
+
+    def _half(self, weight: Tensor) -> Tensor:
+        """The part of ``weight`` that the half branch uses."""
+        inputs = 1 if self.groups > 1 else self.shape.half_in
+        return weight[: self.shape.half_out, :inputs]
 
     @abstractmethod
     def integer_weight(self, bits: int) -> Tensor:

@@ -155,6 +155,8 @@ def test_a_level_needs_the_stems_of_its_own_branches() -> None:
         ("resnet20", (2, 4, 6, 8), {}),
         ("resnet20", (2, 3, 4), {}),
         ("resnet20", (2, 3, 4), {"half": "published"}),
+        ("resnet20", (3,), {}),
+        ("mobilenetv1", (2, 7), {}),
         ("resnet8", (2, 8), {"stem": "branch"}),
         ("vgg11", (2, 4), {}),
         ("mobilenetv1", (2, 3, 4), {}),
