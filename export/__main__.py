@@ -11,8 +11,7 @@ from rich.console import Console
 _HELP = """Turn a finished run of `train` into one model file that holds every precision level.
 
 The file is written beside its place and asked itself: its logits are compared with the oracle's, \
-its accuracy on the whole test set with the trained network's. Only if both agree does it get its \
-name.
+its accuracy on the test set with the trained network's. Only if both agree does it get its name.
 
 The same file runs on CPUs and GPUs. With --target vulkan its logits are also compared on a GPU of \
 this machine, or on a software one, before it gets its name.
@@ -32,6 +31,13 @@ def _command(
     target: Annotated[
         str, typer.Option(metavar="cpu|vulkan", help="Where the file has to prove itself.")
     ] = "cpu",
+    images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Most test images to measure accuracy on, evenly spread over the set; 0 takes all.",
+        ),
+    ] = 10_000,
 ) -> None:
     silence_dependencies()
     # Imported late: PyTorch and ExecuTorch take seconds, which `--help` should not.
@@ -44,7 +50,7 @@ def _command(
 
     progress = Console(stderr=True)
     try:
-        build(run, output, name, data, progress, target)
+        build(run, output, name, data, progress, target, images)
         return
     except (UsageError, RecipeError) as error:
         code, message = 2, str(error)

@@ -50,6 +50,7 @@ def build(
     data: Path | None,
     terminal: Console,
     target: str = "cpu",
+    most: int = 0,
 ) -> None:
     """Export one run, verify the file, print what came out to stdout.
 
@@ -59,6 +60,7 @@ def build(
         terminal: for progress.
         target: a device of `Program.open`, on which the file is verified besides the CPU. The file is
             the same for all.
+        most: test images, evenly spread, that accuracies are measured on; 0 for all.
 
     Raises:
         UsageError, RecipeError: no finished run, no test set, no place for the file, or no such target.
@@ -72,27 +74,26 @@ def build(
     if not output.parent.is_dir() or output.is_dir():
         raise UsageError(f"{output}: needs a file name in a folder that exists; change --output")
     run = _load(run_directory)
-    dataset = _test_set(run, data)
-    images, name = dataset.images, name or run.recipe.name
+    whole = _test_set(run, data)
+    dataset = whole.sample(most) if most else whole
+    images, name = len(dataset), name or run.recipe.name
     network = fold(run.network)
     packed = pack_weights(network)
 
     def contents(accuracies: tuple[LevelAccuracy, ...]) -> bytes:
-        about = report.metadata(
-            name, run, network, dataset.name, len(images), packed.payload_bytes, accuracies
-        )
+        about = report.metadata(name, run, network, whole, images, packed.payload_bytes, accuracies)
         return lower(network, about)
 
     with _progress(terminal) as stage:
-        trained = classify_trained(run.network, images, stage("trained network", len(images)))
+        trained = classify_trained(run.network, dataset, stage("trained network", images))
         done = stage("lowering", 2)
         with _written_beside(output, contents(())) as draft, Program.open(draft) as program:
             done(1)
-            chosen = images[:: -(-len(images) // ORACLE_IMAGES)]
+            chosen = dataset.sample(ORACLE_IMAGES).images
             compare_with_oracle(program, network, chosen, stage("oracle", len(chosen)))
-            classes = classify_program(program, images, stage("model file", len(images)))
+            classes = classify_program(program, dataset, stage("model file", images))
         accuracies = compare_accuracy(network, dataset.labels, trained, classes)
-        require_equal_accuracy(accuracies, len(images))
+        require_equal_accuracy(accuracies, images)
         final = contents(accuracies)
         done(1)
         _require_small(network, packed, len(final))
@@ -103,7 +104,7 @@ def build(
             where = "" if target == "cpu" else _verify_on(target, beside, network, chosen, stage)
             os.replace(beside, output)
     out = Console(highlight=False)
-    out.print(report.level_table(network, accuracies, dataset.name))
+    out.print(report.level_table(network, accuracies, report.measured_on(whole, images)))
     out.print(report.size_table(network, packed, len(final)))
     out.print(
         f"{output}: verified, logits of {len(chosen)} images at every level are the oracle's{where}",
@@ -148,9 +149,9 @@ def _test_set(run: LoadedRun, root: Path | None) -> Dataset:
     except RecipeError as error:
         raise UsageError(f"test set of {run.path}: {error}; or give --data FOLDER") from error
     expected = tuple(run.network.input_size)
-    if dataset.classes != tuple(run.network.labels) or dataset.images.shape[1:3] != expected:
+    if dataset.classes != tuple(run.network.labels) or dataset.input_size != expected:
         raise UsageError(
-            f"test set {dataset.name}: {len(dataset.classes)} classes of {dataset.images.shape[1:3]}"
+            f"test set {dataset.name}: {len(dataset.classes)} classes of {dataset.input_size}"
             f" pixels are not what {run.path} was trained on; give its own data with --data"
         )
     return dataset

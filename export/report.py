@@ -12,6 +12,7 @@ from export.integer import IntegerNetwork
 from export.program import FORMAT, Packed
 from export.verification import LevelAccuracy
 from train import LoadedRun
+from train.data import Dataset
 
 _PROVENANCE = ("seed", "epochs", "pretrain_epochs", "train_images")
 
@@ -20,7 +21,7 @@ def metadata(
     name: str,
     run: LoadedRun,
     network: IntegerNetwork,
-    dataset: str,
+    dataset: Dataset,
     images: int,
     weights_bytes: int,
     accuracies: Sequence[LevelAccuracy],
@@ -28,7 +29,7 @@ def metadata(
     """What the file says about itself, for JSON.
 
     Args:
-        dataset: name of the test set that the accuracies were measured on, with its `images`.
+        dataset: the test set, on so many `images` of which the accuracies were measured.
         weights_bytes: of the packed weight codes, without headers.
         accuracies: of every level; empty before the file was measured.
     """
@@ -52,9 +53,14 @@ def metadata(
         "levels": levels,
         "labels": list(network.labels),
         "input": {"height": height, "width": width},
-        "dataset": dataset,
+        "dataset": dataset.name,
         "test_images": images,
-        "accuracy_note": "top-1, measured by running this program on every image of the test set",
+        "accuracy_note": "top-1, measured by running this program on "
+        + (
+            "every image of the test set"
+            if images == len(dataset)
+            else f"{images} of {len(dataset)} images of the test set, evenly spread"
+        ),
         "stem": "16-bit fixed-point weights on 8-bit pixels",
         # The fingerprint of the code that trained; a later one may know more keys.
         "recipe_sha256": run.report.get("recipe_sha256") or run.recipe.fingerprint(),
@@ -67,6 +73,11 @@ def metadata(
             package: importlib.metadata.version(package) for package in ("torch", "executorch")
         },
     }
+
+
+def measured_on(dataset: Dataset, images: int) -> str:
+    """The test set, and how much of it was used where that is not all."""
+    return dataset.name if images == len(dataset) else f"{images} images of {dataset.name}"
 
 
 def level_table(

@@ -1,7 +1,7 @@
 """Does the finished file compute what was trained? Asked of the file itself, before it is used.
 
 Two comparisons, each at every level. With the oracle: logits of some images, which kernels and oracle
-compute in one order; the tolerance is for kernels to come. With the trained network: accuracy on the whole
+compute in one order; the tolerance is for kernels to come. With the trained network: accuracy on the
 test set; the network computes in float32 what the file computes in integers, so an activation that
 falls on the border between two codes may be rounded either way, and now and then an image near the
 border between two classes changes sides.
@@ -18,6 +18,7 @@ from export import integer
 from export.integer import IntegerNetwork
 from native_ops import Program
 from train.branches import MultiBranchNet
+from train.data import Dataset
 from train.images import Images, Labels
 
 LOGIT_TOLERANCE = 1e-4
@@ -56,19 +57,19 @@ def _ignore(_: int) -> None:
 
 
 def classify_trained(
-    network: MultiBranchNet, images: Images, advance: Advance = _ignore
+    network: MultiBranchNet, dataset: Dataset, advance: Advance = _ignore
 ) -> dict[int, Classes]:
     """Classes that the trained, fake-quantised network gives, int64 [N] for each level.
 
     Args:
-        images: uint8 [N, H, W, 3].
+        dataset: of N images, read as they are needed.
         advance: called with the number of images done since the last call.
     """
     network.eval()
     parts: dict[int, list[Classes]] = {bits: [] for bits in network.bits}
     with torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
-            batch = torch.from_numpy(images[start : start + _BATCH]).permute(0, 3, 1, 2)
+        for images, _ in dataset.batches(_BATCH):
+            batch = torch.from_numpy(images).permute(0, 3, 1, 2)
             features = network.stem(batch.contiguous(memory_format=torch.channels_last))
             for bits, classes in parts.items():
                 classes.append(network.classify(features, bits).argmax(1).numpy())
@@ -77,17 +78,16 @@ def classify_trained(
 
 
 def classify_program(
-    program: Program, images: Images, advance: Advance = _ignore
+    program: Program, dataset: Dataset, advance: Advance = _ignore
 ) -> dict[int, Classes]:
     """Classes that the file gives, int64 [N] for each level; arguments as above."""
-    classes = {bits: np.empty(len(images), dtype=np.int64) for bits in program.levels}
-    for index, image in enumerate(images):
-        for bits in program.levels:
-            classes[bits][index] = program.run(bits, image).argmax()
-        if (index + 1) % _BATCH == 0:
-            advance(_BATCH)
-    advance(len(images) % _BATCH)
-    return classes
+    classes: dict[int, list[int]] = {bits: [] for bits in program.levels}
+    for images, _ in dataset.batches(_BATCH):
+        for image in images:
+            for bits, found in classes.items():
+                found.append(int(program.run(bits, image).argmax()))
+        advance(len(images))
+    return {bits: np.array(found, dtype=np.int64) for bits, found in classes.items()}
 
 
 def compare_with_oracle(

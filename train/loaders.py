@@ -8,6 +8,7 @@ resume anywhere, with any number of workers, and still give the same result.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -78,6 +80,16 @@ class Dataset(ABC):
         With several processes each gets every ``world``-th batch.
         """
 
+    def sample(self, count: int) -> Dataset:
+        """At most ``count`` of the images, evenly spread; the order stays."""
+        if len(self) <= count:
+            return self
+        return self._choose(np.arange(count) * len(self) // count)
+
+    @abstractmethod
+    def _choose(self, numbers: npt.NDArray[np.int64]) -> Dataset:
+        """The set of these images only."""
+
 
 class MemoryDataset(Dataset):
     """A set that is held in memory."""
@@ -102,6 +114,9 @@ class MemoryDataset(Dataset):
     def batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Images, Labels]]:
         for start in range(rank * size, len(self), size * world):
             yield self.images[start : start + size], self.labels[start : start + size]
+
+    def _choose(self, numbers: npt.NDArray[np.int64]) -> Dataset:
+        return MemoryDataset(self.images[numbers], self.labels[numbers], self.classes, self.name)
 
 
 class StreamedDataset(Dataset):
@@ -156,6 +171,12 @@ class StreamedDataset(Dataset):
         decoder = _Decoder(self, seed=0, flip=False)
         for pixels, labels in _loader(decoder, order, self.workers, pin=False):
             yield pixels.numpy(), labels.numpy()
+
+    def _choose(self, numbers: npt.NDArray[np.int64]) -> Dataset:
+        chosen = copy.copy(self)
+        chosen.files, chosen.labels = self.files[numbers], self.labels[numbers]
+        chosen._images = None
+        return chosen
 
     def path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self.files[index])

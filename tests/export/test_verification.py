@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
@@ -19,9 +20,10 @@ from export import folding, integer, program, verification
 from export.__main__ import app
 from export.verification import LevelAccuracy, VerificationError
 from native_ops import Program
-from train import evaluate, load_run
+from train import data, evaluate, load_run
 from train.data import load_dataset
 from train.engine import Trainer
+from train.images import Images, Labels
 from train.recipe import load_recipe
 
 SMALL = [
@@ -97,6 +99,50 @@ def test_both_accuracies_are_printed_and_nothing_is_left_behind(
     for text in ("trained", ".pte", "changed", "published formula", "verified"):
         assert text in result.stdout
     assert [file.name for file in path.parent.iterdir()] == ["model.pte"]
+
+
+def test_a_large_test_set_is_streamed_and_sampled(
+    run: Path, exported: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The held-out digits as files, each read when it is needed: never all of them at once."""
+    digits = load_dataset(load_run(run).recipe.data, "test")
+    for number, (image, label) in enumerate(zip(digits.images, digits.labels, strict=True)):
+        for split in ("train", "test"):
+            folder = tmp_path / "photos" / split / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            if split == "test" or not any(folder.iterdir()):
+                Image.fromarray(image).save(folder / f"{number:03}.png")
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    _edit(copied / "recipe.toml", '"digits"\nroot = ""\nsize = 32', '"images"\nroot = ""\nsize = 8')
+    _edit(copied / "recipe.toml", "workers = 4", "workers = 0")
+    monkeypatch.setattr(data, "STREAM_SIZE", 4)
+    monkeypatch.setattr(data, "STREAM_BYTES", 0)
+    largest = []
+    read = data.StreamedDataset.batches
+
+    def watched(self: data.StreamedDataset, size: int) -> Iterator[tuple[Images, Labels]]:
+        for images, labels in read(self, size):
+            largest.append(len(images))
+            yield images, labels
+
+    monkeypatch.setattr(data.StreamedDataset, "batches", watched)
+    monkeypatch.delattr(data.MemoryDataset, "batches")  # which the held-out set would need
+    path, note = tmp_path / "model.pte", "top-1, measured by running this program on "
+    for options, images, text in (
+        ((), 360, "every image of the test set"),
+        (("--images", "90"), 90, "90 of 360 images of the test set, evenly spread"),
+    ):
+        result = _export(copied, path, "--data", str(tmp_path / "photos"), *options)
+        assert result.exit_code == 0, result.output
+        with Program.open(path) as opened, Program.open(exported[0]) as expected:
+            about, memory = opened.metadata, expected.metadata
+        assert (about["test_images"], about["accuracy_note"]) == (images, note + text)
+        for bits, level in about["levels"].items():
+            whole = memory["levels"][bits]["accuracy"]
+            assert level["accuracy"] == pytest.approx(whole, abs=0.0 if images == 360 else 0.15)
+    assert max(largest) == 250, "a batch at a time"
+    assert "90 images of photos held-out (360)" in " ".join(result.stdout.split())
 
 
 @pytest.mark.vulkan

@@ -253,6 +253,11 @@ def test_large_own_images_are_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(streamed, StreamedDataset) and not isinstance(held, StreamedDataset)
     np.testing.assert_array_equal(streamed.images, held.images)
     assert streamed.labels.tolist() == held.labels.tolist() and streamed.name == held.name
+    assert held.sample(len(held)) is held and streamed.sample(100) is streamed
+    spread = [0, len(held) // 3, 2 * len(held) // 3]
+    for dataset in (held.sample(3), streamed.sample(3)):
+        assert dataset.labels.tolist() == held.labels[spread].tolist()
+        np.testing.assert_array_equal(dataset.images, held.images[spread])
 
 
 def test_random_crops_lie_within_the_image_and_are_mirrored() -> None:
