@@ -195,6 +195,7 @@ executorch::runtime::Result<std::vector<EValue>> Program::execute(
     executorch::extension::Module& module, const std::string& method,
     const executorch::aten::Tensor& input, std::vector<LayerTime>* profile) {
   Execution& state = execution();
+  if (device_ == nullptr) pool_.rouse();
   state.parallel = pool_.threads() > 1 ? &pool_.parallel() : nullptr;
   state.low_memory = low_memory_;
   state.layers = &kernels_;
