@@ -315,11 +315,14 @@ def inspect(
         str,
         typer.Option("--memory", metavar="normal|low", help="As for run, together with --kernels."),
     ] = "normal",
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=256, help="As for run, together with --kernels.")
+    ] = 1,
 ) -> None:
     """A model's levels, sizes, accuracy, provenance."""
     from edge_app.inspection import print_model
 
-    print_model(model, kernels, memory)
+    print_model(model, kernels, memory, threads)
 
 
 @app.command()

@@ -26,17 +26,17 @@ PROVENANCE = {
 }
 
 
-def print_model(name: str, kernels: bool = False, memory: str = "normal") -> None:
+def print_model(name: str, kernels: bool = False, memory: str = "normal", threads: int = 1) -> None:
     """Print everything about one model to stdout. AppError (exit code 5) if it cannot be read.
 
-    kernels: run every level and print which kernel each layer got on this machine, with its time.
-    memory: as for `open_model`.
+    kernels: run every level and print which kernel each layer got on this machine, with its time
+    and how threads share it. memory, threads: as for `open_model`.
     """
     from rich.console import Console
 
     console = Console(highlight=False)
     path = find(name)
-    with open_model(str(path), memory=memory) as program:
+    with open_model(str(path), threads, memory) as program:
         metadata = program.metadata
         height, width, _ = program.input_shape
         facts = {
@@ -93,26 +93,31 @@ def _kernels(program: Program, bits: int) -> Table:
 
     image = np.zeros(program.input_shape, dtype=np.uint8)
     program.run(bits, image)
-    groups: dict[tuple[str, str], list[LayerTime]] = {}
+    groups: dict[tuple[str, str, str], list[LayerTime]] = {}
     for layer in program.profile(bits, image):
-        groups.setdefault((layer.layer, layer.kernel), []).append(layer)
+        groups.setdefault((layer.layer, layer.kernel, _threads(layer)), []).append(layer)
     table = Table(title=f"{bits} bits", title_justify="left", box=SIMPLE)
     for column in ("layer", "kernel"):
         table.add_column(column, overflow="fold")
-    for column in ("times", "µs", "GMAC/s", "prepared kB"):
+    for column in ("threads", "times", "µs", "GMAC/s", "prepared kB"):
         table.add_column(column, justify="right")
-    for (what, kernel), times in groups.items():
+    for (what, kernel, threads), times in groups.items():
         microseconds = sum(time.microseconds for time in times)
         macs, held = sum(time.macs for time in times), sum(time.weight_bytes for time in times)
         table.add_row(
             what,
             kernel,
+            threads,
             str(len(times)),
             f"{microseconds:.1f}",
             f"{macs / microseconds / 1000:.0f}" if macs and microseconds else "-",
             f"{held / 1000:.0f}" if held else "-",
         )
     return table
+
+
+def _threads(layer: LayerTime) -> str:
+    return f"{layer.threads}, beside others" if layer.beside else str(layer.threads)
 
 
 def _millions(count: float | None) -> str:

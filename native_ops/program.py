@@ -45,6 +45,7 @@ class LayerTime:
 
     branch: from 1; 0 for what branches share. layer: kind and shape. kernel: its name.
     macs: multiplications of the direct algorithm. weight_bytes: of weights prepared for the kernel.
+    threads: how many shared it. beside: whether other branches ran at the same time.
     """
 
     branch: int
@@ -53,6 +54,8 @@ class LayerTime:
     microseconds: float
     macs: int
     weight_bytes: int
+    threads: int
+    beside: bool
 
 
 class Program:
@@ -180,7 +183,16 @@ class Program:
         pixels = np.ascontiguousarray(image)
         times = self._guarded(lambda: native.profile(f"{_METHOD_PREFIX}{bits}", signature, pixels))
         return [
-            LayerTime(t.branch, t.layer, t.kernel, t.microseconds, t.macs, t.weight_bytes)
+            LayerTime(
+                branch=t.branch,
+                layer=t.layer,
+                kernel=t.kernel,
+                microseconds=t.microseconds,
+                macs=t.macs,
+                weight_bytes=t.weight_bytes,
+                threads=t.threads,
+                beside=t.beside,
+            )
             for t in times
         ]
 

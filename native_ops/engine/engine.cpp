@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "../executorch/packed_weight.h"
-#include "stopwatch.h"
 
 namespace mbq {
 namespace {
@@ -52,8 +51,10 @@ const char* kind_name(LayerKind kind) {
 }  // namespace
 
 Engine::Engine(Plan plan, std::vector<Constant> constants)
-    : plan_(std::move(plan)), constants_(std::move(constants)), steps_(plan_.layers.size()) {
+    : plan_(std::move(plan)), constants_(std::move(constants)) {
   for (const PlanLayer& layer : plan_.layers) check_weights(layer);
+  for (const PlanValue& value : plan_.values) planned_.offsets.push_back(value.offset);
+  planned_.bytes = plan_.arena_bytes;
 }
 
 void Engine::check_weights(const PlanLayer& layer) const {
@@ -118,38 +119,76 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
     prepare(context);
   }
   const Workspace workspace(workspace_bytes_);
-  if (profile != nullptr) profile->clear();
+  if (profile != nullptr) profile->assign(plan_.layers.size(), {});
   const Stopwatch watch;
-  for (size_t i = 0; i < steps_.size(); ++i) {
+  run_all({context,
+           steps_,
+           {workspace.data(), workspace.data() + scratch_offset(), image, logits},
+           profile != nullptr ? profile->data() : nullptr,
+           watch},
+          lanes_ ? &*lanes_ : nullptr);
+}
+
+void Engine::run_all(const Run& run, const Lanes* lanes) const {
+  const int count = static_cast<int>(plan_.layers.size());
+  if (lanes == nullptr) return run_layers(run, 0, count);
+  run_layers(run, 0, lanes->begin());
+  struct Job {
+    const Engine* engine;
+    const Run* run;
+    const Lanes* lanes;
+  } job{this, &run, lanes};
+  const auto task = [](void* context, int, int begin, int end) {
+    const Job& job = *static_cast<const Job*>(context);
+    for (int i = begin; i < end; ++i) {
+      Run lane = *job.run;
+      lane.buffers.scratch += i * job.engine->lane_scratch_;
+      job.engine->run_layers(lane, job.lanes->lanes[i].begin, job.lanes->lanes[i].end);
+    }
+  };
+  const Parallel& parallel = *run.context.parallel;
+  parallel.run(parallel.self, static_cast<int>(lanes->lanes.size()), task, &job);
+  run_layers(run, lanes->end(), count);
+}
+
+void Engine::run_layers(const Run& run, int begin, int end) const {
+  for (int i = begin; i < end; ++i) {
     const PlanLayer& layer = plan_.layers[i];
-    const Step& step = steps_[i];
-    if (profile == nullptr) {
-      run_layer(context, layer, step, workspace.data(), image, logits);
+    if (run.profile == nullptr) {
+      run_layer(run.context, layer, run.steps[i], run.buffers);
       continue;
     }
-    const double start = watch.microseconds();
-    run_layer(context, layer, step, workspace.data(), image, logits);
-    const double microseconds = watch.microseconds() - start;
-    std::string name = kind_name(layer.kind);
-    std::string kernel = context.kernels->name;
-    int64_t macs = 0;
-    if (layer.input != kNone) {
-      const PlanValue& in = plan_.values[layer.input];
-      if (layer.kernel_height > 0) {
-        const ConvShape shape = plan_.shape(layer);
-        name += std::to_string(layer.kernel_height) + "x" + std::to_string(layer.kernel_width) +
-                (layer.stride > 1 ? "/" + std::to_string(layer.stride) : "");
-        macs = int64_t{shape.out_height()} * shape.out_width() * shape.outputs *
-               shape.kernel_height * shape.kernel_width *
-               (layer.kind == LayerKind::kDepthwise ? 1 : shape.inputs);
-        kernel = step.stem != nullptr ? step.stem->name : step.conv->name;
-      }
-      name += " " + std::to_string(in.height) + "x" + std::to_string(in.width) + "x" +
-              std::to_string(in.channels) + " -> " + std::to_string(layer.outputs);
-    }
-    profile->push_back({layer.branch, name, kernel, start, microseconds, macs,
-                        step.weights != nullptr ? step.weights->size() : 0});
+    const double start = run.watch.microseconds();
+    run_layer(run.context, layer, run.steps[i], run.buffers);
+    LayerTime& time = run.profile[i] = describe(run.context, layer, run.steps[i]);
+    time.start = start;
+    time.microseconds = run.watch.microseconds() - start;
+    time.beside = lanes_ && lanes_->begin() <= i && i < lanes_->end();
   }
+}
+
+LayerTime Engine::describe(const RunContext& context, const PlanLayer& layer,
+                           const Step& step) const {
+  LayerTime time{};
+  time.branch = layer.branch;
+  time.layer = kind_name(layer.kind);
+  time.kernel = context.kernels->name;
+  time.weight_bytes = step.weights != nullptr ? step.weights->size() : 0;
+  time.threads = step.alone ? 1 : context.parallel->threads;
+  if (layer.input == kNone) return time;
+  const PlanValue& in = plan_.values[layer.input];
+  if (layer.kernel_height > 0) {
+    const ConvShape shape = plan_.shape(layer);
+    time.layer += std::to_string(layer.kernel_height) + "x" + std::to_string(layer.kernel_width) +
+                  (layer.stride > 1 ? "/" + std::to_string(layer.stride) : "");
+    time.macs = int64_t{shape.out_height()} * shape.out_width() * shape.outputs *
+                shape.kernel_height * shape.kernel_width *
+                (layer.kind == LayerKind::kDepthwise ? 1 : shape.inputs);
+    time.kernel = step.stem != nullptr ? step.stem->name : step.conv->name;
+  }
+  time.layer += " " + std::to_string(in.height) + "x" + std::to_string(in.width) + "x" +
+                std::to_string(in.channels) + " -> " + std::to_string(layer.outputs);
+  return time;
 }
 
 CodeImage Engine::code_image(int value, uint8_t* arena) const {
@@ -192,27 +231,31 @@ LayerOutput Engine::output_of(const PlanLayer& layer, uint8_t* arena) const {
   return output;
 }
 
-ConvCall Engine::conv_call(const PlanLayer& layer, const Step& step, uint8_t* arena) const {
-  return {plan_.shape(layer),      code_image(layer.input, arena),
-          payload(layer),          step.weights != nullptr ? step.weights->data() : nullptr,
-          output_of(layer, arena), arena + scratch_offset_};
+ConvCall Engine::conv_call(const PlanLayer& layer, const Step& step, const Buffers& buffers) const {
+  return {plan_.shape(layer),
+          code_image(layer.input, buffers.arena),
+          payload(layer),
+          step.weights != nullptr ? step.weights->data() : nullptr,
+          output_of(layer, buffers.arena),
+          buffers.scratch};
 }
 
 void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
-                       uint8_t* arena, const uint8_t* image, float* logits) const {
+                       const Buffers& buffers) const {
   const LayerKernels& kernels = *context.kernels;
-  const Parallel& parallel = *context.parallel;
+  const Parallel& parallel = step.alone ? serial() : *context.parallel;
+  uint8_t* const arena = buffers.arena;
   switch (layer.kind) {
     case LayerKind::kStem: {
       const StemCall call{
-          plan_.shape(layer),      image,
+          plan_.shape(layer),      buffers.image,
           stem_weights(layer),     step.weights != nullptr ? step.weights->data() : nullptr,
-          output_of(layer, arena), arena + scratch_offset_};
+          output_of(layer, arena), buffers.scratch};
       return step.stem->run(call, parallel);
     }
     case LayerKind::kConv:
     case LayerKind::kDepthwise:
-      return step.conv->run(conv_call(layer, step, arena), parallel);
+      return step.conv->run(conv_call(layer, step, buffers), parallel);
     case LayerKind::kFork: {
       const PlanValue& input = plan_.values[layer.input];
       const LayerOutput output = output_of(layer, arena);
@@ -251,8 +294,8 @@ void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const 
                           reinterpret_cast<const float*>(constants_[layer.second].data),
                           layer.outputs,
                           layer.mean(),
-                          reinterpret_cast<float*>(arena + scratch_offset_),
-                          logits};
+                          reinterpret_cast<float*>(buffers.scratch),
+                          buffers.logits};
       return kernels.head(call, parallel);
     }
   }

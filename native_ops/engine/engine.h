@@ -2,17 +2,22 @@
 //
 // Nothing is prepared before the first run: a level that is never used costs no memory. The first
 // run measures which kernel is the fastest for each shape (once in a process), and prepares the
-// weights of the branches that no other level has prepared yet. Later runs allocate nothing.
+// weights of the branches that no other level has prepared yet. With several threads it also
+// measures whether they had better share each layer or run branches side by side. Later runs
+// allocate nothing.
 
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "../kernels/layers.h"
+#include "lanes.h"
 #include "memory.h"
 #include "plan.h"
+#include "stopwatch.h"
 
 namespace mbq {
 
@@ -31,6 +36,8 @@ struct LayerTime {
   double start, microseconds;  // since the run began
   int64_t macs;
   size_t weight_bytes;  // prepared; 0 where 2-bit weights are unpacked on the fly
+  int threads = 1;      // that shared the layer
+  bool beside = false;  // other branches ran at the same time
 };
 
 class Engine {
@@ -59,6 +66,25 @@ class Engine {
     const StemKernel* stem = nullptr;
     PreparedWeights weights;
     size_t scratch = 0;
+    bool alone = false;  // on one thread, other branches on others
+  };
+  using Steps = std::vector<Step>;
+
+  // Where a run reads and writes. scratch: of the thread that runs a layer alone, or of all.
+  struct Buffers {
+    uint8_t* arena;
+    uint8_t* scratch;
+    const uint8_t* image;
+    float* logits;
+  };
+
+  // A run on its way. profile: one entry for each layer, or null.
+  struct Run {
+    const RunContext& context;
+    const Steps& steps;
+    Buffers buffers;
+    LayerTime* profile;
+    const Stopwatch& watch;
   };
 
   // A kernel that may run a layer, and whether a cache holds what the level prepares for it.
@@ -68,17 +94,24 @@ class Engine {
   };
 
   void prepare(const RunContext& context);
-  void prepare_conv(const RunContext& context, size_t index);
-  void prepare_stem(const RunContext& context, size_t index);
+  Step prepare_layer(const RunContext& context, const PlanLayer& layer) const;
+  Step prepare_conv(const RunContext& context, const PlanLayer& layer) const;
+  Step prepare_stem(const RunContext& context, const PlanLayer& layer) const;
+  void prepare_lanes(const RunContext& context);
+  void use_places(const Places& places);
+  size_t scratch_offset() const;
   void check_weights(const PlanLayer& layer) const;
   size_t total_prepared(const ConvKernel& kernel) const;
-  const ConvKernel* fastest_of(const RunContext& context, size_t index,
+  const ConvKernel* fastest_of(const RunContext& context, const PlanLayer& layer,
                                const std::vector<Candidate>& candidates) const;
   PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;
 
+  void run_all(const Run& run, const Lanes* lanes) const;
+  void run_layers(const Run& run, int begin, int end) const;
   void run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
-                 uint8_t* arena, const uint8_t* image, float* logits) const;
-  ConvCall conv_call(const PlanLayer& layer, const Step& step, uint8_t* arena) const;
+                 const Buffers& buffers) const;
+  LayerTime describe(const RunContext& context, const PlanLayer& layer, const Step& step) const;
+  ConvCall conv_call(const PlanLayer& layer, const Step& step, const Buffers& buffers) const;
   LayerOutput output_of(const PlanLayer& layer, uint8_t* arena) const;
   CodeImage code_image(int value, uint8_t* arena) const;
   float* stream(int value, uint8_t* arena) const;
@@ -87,10 +120,13 @@ class Engine {
 
   Plan plan_;
   std::vector<Constant> constants_;
-  std::vector<Step> steps_;
+  Places planned_;  // for one layer after the other
+  Steps steps_;
+  std::optional<Lanes> lanes_;  // where branches run side by side
+  size_t lane_scratch_ = 0;     // bytes of each
   RunContext prepared_for_{};
   int prepared_threads_ = 0;
-  size_t scratch_offset_ = 0, workspace_bytes_ = 0;
+  size_t workspace_bytes_ = 0;
   Workspace::Handle reservation_;
 };
 

@@ -15,6 +15,7 @@ struct Shared {
   std::map<std::string, std::weak_ptr<const AlignedMemory>> weights;
   std::vector<std::unique_ptr<AlignedMemory>> workspaces;  // that nobody uses now
   std::vector<std::weak_ptr<const size_t>> reservations;
+  size_t borrowed = 0;  // bytes of those that somebody uses
 
   // Under the mutex: the largest reservation that is still wanted.
   size_t wanted() {
@@ -70,6 +71,14 @@ size_t prepared_bytes() {
   return bytes;
 }
 
+size_t workspace_bytes() {
+  Shared& state = shared();
+  const std::lock_guard lock(state.mutex);
+  size_t bytes = state.borrowed;
+  for (const auto& memory : state.workspaces) bytes += memory->size();
+  return bytes;
+}
+
 Workspace::Workspace(size_t size) {
   Shared& state = shared();
   {
@@ -80,6 +89,7 @@ Workspace::Workspace(size_t size) {
     if (found != free.end()) {
       memory_ = std::move(*found);
       free.erase(found);
+      state.borrowed += memory_->size();
       return;
     }
     // Too small for what is reserved now; each would never be borrowed again.
@@ -87,11 +97,14 @@ Workspace::Workspace(size_t size) {
     size = std::max(size, state.wanted());
   }
   memory_ = std::make_unique<AlignedMemory>(size);
+  const std::lock_guard lock(state.mutex);
+  state.borrowed += memory_->size();
 }
 
 Workspace::~Workspace() {
   Shared& state = shared();
   const std::lock_guard lock(state.mutex);
+  state.borrowed -= memory_->size();
   if (memory_->size() >= state.wanted() && !state.reservations.empty()) {
     state.workspaces.push_back(std::move(memory_));
   }

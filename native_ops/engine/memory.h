@@ -38,6 +38,9 @@ PreparedWeights prepared_weights(const std::string& name, size_t size,
 // Bytes of prepared weights that are held now, each counted once.
 size_t prepared_bytes();
 
+// Bytes of workspaces that are held now, whether a run uses them or not.
+size_t workspace_bytes();
+
 // Activations and scratch for one run. Runs borrow one and hand it back, so that there are as many
 // as ever ran at the same time, not one for each level.
 class Workspace {

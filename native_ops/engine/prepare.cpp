@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -9,7 +10,6 @@
 #include <tuple>
 
 #include "engine.h"
-#include "stopwatch.h"
 
 namespace mbq {
 namespace {
@@ -28,8 +28,13 @@ Choices& choices() {
   return *state;
 }
 
+// How often candidates are measured: so many rounds, or as many as so many microseconds hold.
+constexpr int kRounds = 12;
+constexpr double kEnough = 60000;
+// Microseconds for which whole runs are measured, two of each way at least.
+constexpr double kEnoughRuns = 30000;
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
-// do.
+// do; those of a small network write less.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
 // Prepared weights of a level that are more than this do not stay in the caches of one core from
 // frame to frame, and what they share with others a camera's other work takes. Kernels that need so
@@ -47,26 +52,92 @@ void flush(const AlignedMemory& memory) {
 #endif
   }
 }
+
+enum class Split { kFastest, kTiles, kBranches };
+
+// How EDGE_NATIVE_SPLIT wants threads to share a level, for tests and comparisons.
+Split forced_split() {
+  const char* const wanted = std::getenv("EDGE_NATIVE_SPLIT");
+  if (wanted == nullptr || *wanted == '\0') return Split::kFastest;
+  if (std::strcmp(wanted, "tiles") == 0) return Split::kTiles;
+  if (std::strcmp(wanted, "branches") == 0) return Split::kBranches;
+  throw std::runtime_error("EDGE_NATIVE_SPLIT is neither tiles nor branches");
+}
+
+template <typename Step>
+size_t most_scratch(Step begin, Step end) {
+  size_t most = 0;
+  for (; begin != end; ++begin) most = std::max(most, begin->scratch);
+  return align(most);
+}
 }  // namespace
 
 void Engine::prepare(const RunContext& context) {
-  scratch_offset_ = align(plan_.arena_bytes);
+  prepared_for_ = {};
+  const Steps before = std::move(steps_);  // whose weights may be wanted again
+  lanes_.reset();
+  use_places(planned_);
   reservation_.reset();
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const LayerKind kind = plan_.layers[i].kind;
-    if (kind == LayerKind::kConv || kind == LayerKind::kDepthwise) prepare_conv(context, i);
-    if (kind == LayerKind::kStem) prepare_stem(context, i);
-    if (kind == LayerKind::kHead) {
-      const PlanValue& stream = plan_.values[plan_.lists[plan_.layers[i].first_input]];
-      steps_[i].scratch = 2 * stream.channels * sizeof(float);
-    }
-  }
-  size_t scratch = 0;
-  for (const Step& step : steps_) scratch = std::max(scratch, step.scratch);
-  workspace_bytes_ = scratch_offset_ + align(scratch);
+  steps_.clear();
+  for (const PlanLayer& layer : plan_.layers) steps_.push_back(prepare_layer(context, layer));
+  workspace_bytes_ = scratch_offset() + most_scratch(steps_.begin(), steps_.end());
+  if (context.parallel->threads > 1) prepare_lanes(context);
   reservation_ = Workspace::reserve(workspace_bytes_);
   prepared_for_ = context;
   prepared_threads_ = context.parallel->threads;
+}
+
+size_t Engine::scratch_offset() const { return align(plan_.arena_bytes); }
+
+void Engine::use_places(const Places& places) {
+  for (size_t i = 0; i < plan_.values.size(); ++i) plan_.values[i].offset = places.offsets[i];
+  plan_.arena_bytes = places.bytes;
+}
+
+// Whole runs of both ways take turns, as kernels do below.
+void Engine::prepare_lanes(const RunContext& context) {
+  const Split forced = forced_split();
+  if (forced == Split::kTiles) return;
+  std::optional<Lanes> lanes = side_by_side(plan_, context.parallel->threads);
+  if (!lanes) return;
+  const RunContext one_thread{context.kernels, &serial(), context.low_memory};
+  Steps beside = steps_;
+  for (int i = lanes->begin(); i < lanes->end(); ++i) {
+    beside[i] = prepare_layer(one_thread, plan_.layers[i]);
+    beside[i].alone = true;
+  }
+  lane_scratch_ = most_scratch(beside.begin() + lanes->begin(), beside.begin() + lanes->end());
+  use_places(lanes->places);
+  const size_t needed = scratch_offset() + std::max(most_scratch(beside.begin(), beside.end()),
+                                                    lanes->lanes.size() * lane_scratch_);
+  const Workspace workspace(
+      std::max(needed, scratch_offset() + most_scratch(steps_.begin(), steps_.end())));
+  const std::vector<uint8_t> image(image_bytes());
+  std::vector<float> logits(classes());
+  double tiled_least = INFINITY, beside_least = INFINITY;
+  const auto time = [&](const Steps& steps, const Lanes* lanes) {
+    const Stopwatch watch;
+    run_all({context,
+             steps,
+             {workspace.data(), workspace.data() + scratch_offset(), image.data(), logits.data()},
+             nullptr,
+             watch},
+            lanes);
+    return watch.microseconds();
+  };
+  const Stopwatch all;
+  const auto enough = [&](int round) { return round >= 2 && all.microseconds() > kEnoughRuns; };
+  for (int round = 0; forced == Split::kFastest && !enough(round); ++round) {
+    tiled_least = std::min(tiled_least, time(steps_, nullptr));
+    beside_least = std::min(beside_least, time(beside, &*lanes));
+  }
+  if (forced == Split::kBranches || beside_least < tiled_least) {
+    steps_ = std::move(beside);
+    lanes_ = std::move(lanes);
+    workspace_bytes_ = needed;
+  } else {
+    use_places(planned_);
+  }
 }
 
 PreparedWeights Engine::weights_for(const PlanLayer& layer, const ConvKernel& kernel) const {
@@ -81,8 +152,27 @@ PreparedWeights Engine::weights_for(const PlanLayer& layer, const ConvKernel& ke
   return prepared_weights(name, bytes, [&](void* to) { kernel.prepare(shape, from, to); });
 }
 
-void Engine::prepare_conv(const RunContext& context, size_t index) {
-  const PlanLayer& layer = plan_.layers[index];
+Engine::Step Engine::prepare_layer(const RunContext& context, const PlanLayer& layer) const {
+  switch (layer.kind) {
+    case LayerKind::kStem:
+      return prepare_stem(context, layer);
+    case LayerKind::kConv:
+    case LayerKind::kDepthwise:
+      return prepare_conv(context, layer);
+    case LayerKind::kHead: {
+      Step step;
+      const PlanValue& stream = plan_.values[plan_.lists[layer.first_input]];
+      step.scratch = 2 * stream.channels * sizeof(float);
+      return step;
+    }
+    case LayerKind::kFork:
+    case LayerKind::kPoolCodes:
+      break;
+  }
+  return {};
+}
+
+Engine::Step Engine::prepare_conv(const RunContext& context, const PlanLayer& layer) const {
   const ConvShape shape = plan_.shape(layer);
   const auto* list =
       layer.kind == LayerKind::kConv ? context.kernels->conv : context.kernels->depthwise;
@@ -99,7 +189,8 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
     if (!cached) large |= 1u << i;
   }
   if (candidates.empty()) throw std::runtime_error("no kernel runs a layer of the level");
-  const ConvKernel* fastest = candidates.front().kernel;
+  Step step;
+  step.conv = candidates.front().kernel;
   if (candidates.size() > 1) {
     const Choices::Key key{
         context.kernels,
@@ -112,16 +203,15 @@ void Engine::prepare_conv(const RunContext& context, size_t index) {
     const std::lock_guard lock(known.mutex);
     const auto found = known.fastest.find(key);
     if (found != known.fastest.end()) {
-      fastest = found->second;
+      step.conv = found->second;
     } else {
-      fastest = fastest_of(context, index, candidates);
-      known.fastest[key] = fastest;
+      step.conv = fastest_of(context, layer, candidates);
+      known.fastest[key] = step.conv;
     }
   }
-  Step& step = steps_[index];
-  step.conv = fastest;
-  step.weights = weights_for(layer, *fastest);
-  step.scratch = fastest->scratch_bytes(shape, context.parallel->threads);
+  step.weights = weights_for(layer, *step.conv);
+  step.scratch = step.conv->scratch_bytes(shape, context.parallel->threads);
+  return step;
 }
 
 // Bytes if every layer of the level that a kernel supports used it.
@@ -138,20 +228,21 @@ size_t Engine::total_prepared(const ConvKernel& kernel) const {
 // Candidates take turns, so that another program that slows the machine slows them all, and each
 // counts with its shortest time: what disturbs only adds. The arena holds whatever it holds, since
 // no kernel's time depends on its data.
-const ConvKernel* Engine::fastest_of(const RunContext& context, size_t index,
+const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer& layer,
                                      const std::vector<Candidate>& candidates) const {
-  constexpr int kRounds = 12;
-  constexpr double kEnough = 60000;  // microseconds
-  const PlanLayer& layer = plan_.layers[index];
   const ConvShape shape = plan_.shape(layer);
-  std::vector<Step> steps;
-  size_t scratch = 0;
+  Steps steps;
+  size_t scratch = 0, used = 0;
   for (const auto& [kernel, cached] : candidates) {
-    steps.push_back({kernel, nullptr, weights_for(layer, *kernel), 0});
+    Step& step = steps.emplace_back();
+    step.conv = kernel;
+    step.weights = weights_for(layer, *kernel);
     scratch = std::max(scratch, kernel->scratch_bytes(shape, context.parallel->threads));
+    used = std::max(used, plan_.arena_bytes + total_prepared(*kernel));
   }
-  const Workspace workspace(scratch_offset_ + align(scratch));
-  const AlignedMemory other(kEvictedBytes);
+  const Workspace workspace(scratch_offset() + align(scratch));
+  const Buffers buffers{workspace.data(), workspace.data() + scratch_offset(), nullptr, nullptr};
+  const AlignedMemory other(std::min(used, kEvictedBytes));
   std::vector<double> least(candidates.size(), INFINITY);
   const Stopwatch all;
   for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {
@@ -159,20 +250,19 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, size_t index,
       std::memset(other.data(), round, other.size());
       if (!candidates[i].cached && steps[i].weights != nullptr) flush(*steps[i].weights);
       const Stopwatch one;
-      run_layer(context, layer, steps[i], workspace.data(), nullptr, nullptr);
+      run_layer(context, layer, steps[i], buffers);
       least[i] = std::min(least[i], one.microseconds());
     }
   }
   return candidates[std::min_element(least.begin(), least.end()) - least.begin()].kernel;
 }
 
-void Engine::prepare_stem(const RunContext& context, size_t index) {
-  const PlanLayer& layer = plan_.layers[index];
+Engine::Step Engine::prepare_stem(const RunContext& context, const PlanLayer& layer) const {
   const ConvShape shape = plan_.shape(layer);
-  Step& step = steps_[index];
   for (int i = 0; context.kernels->stem[i] != nullptr; ++i) {
     const StemKernel& kernel = *context.kernels->stem[i];
     if (!kernel.supports(shape)) continue;
+    Step step;
     step.stem = &kernel;
     step.scratch = kernel.scratch_bytes(shape, context.parallel->threads);
     const size_t bytes = kernel.prepared_bytes(shape);
@@ -182,7 +272,7 @@ void Engine::prepare_stem(const RunContext& context, size_t index) {
                                           kernel.name + std::to_string(shape.width),
                                       bytes, [&](void* to) { kernel.prepare(shape, weights, to); });
     }
-    return;
+    return step;
   }
   throw std::runtime_error("no kernel runs the stem of the level");
 }

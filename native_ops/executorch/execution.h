@@ -34,7 +34,4 @@ struct Execution {
 
 Execution& execution();
 
-// Runs all pieces on the calling thread.
-const Parallel& serial();
-
 }  // namespace mbq

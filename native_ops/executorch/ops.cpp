@@ -23,13 +23,6 @@ Execution& execution() {
   return state;
 }
 
-const Parallel& serial() {
-  static constexpr Parallel alone{
-      [](void*, int count, Parallel::Task task, void* context) { task(context, 0, 0, count); },
-      nullptr, 1};
-  return alone;
-}
-
 namespace {
 
 using executorch::aten::ArrayRef;

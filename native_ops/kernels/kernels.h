@@ -39,6 +39,14 @@ struct Parallel {
   int threads;
 };
 
+// Runs all pieces on the calling thread.
+inline const Parallel& serial() {
+  static constexpr Parallel alone{
+      [](void*, int count, Parallel::Task task, void* context) { task(context, 0, 0, count); },
+      nullptr, 1};
+  return alone;
+}
+
 // The first convolution: 16-bit weights on pixels.
 struct StemWeights {
   const int16_t* weight;     // [outputs, kernel_height, kernel_width, inputs]

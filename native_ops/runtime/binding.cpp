@@ -280,7 +280,9 @@ NB_MODULE(_native, module) {
       .def_ro("kernel", &mbq::LayerTime::kernel)
       .def_ro("microseconds", &mbq::LayerTime::microseconds)
       .def_ro("macs", &mbq::LayerTime::macs)
-      .def_ro("weight_bytes", &mbq::LayerTime::weight_bytes);
+      .def_ro("weight_bytes", &mbq::LayerTime::weight_bytes)
+      .def_ro("threads", &mbq::LayerTime::threads)
+      .def_ro("beside", &mbq::LayerTime::beside);
 
   nb::class_<Program>(module, "Program")
       .def(
@@ -368,6 +370,7 @@ NB_MODULE(_native, module) {
       },
       "isa"_a);
   module.def("prepared_bytes", mbq::prepared_bytes);
+  module.def("workspace_bytes", mbq::workspace_bytes);
 
   mbq::bind_peer(module);
   mbq::bind_vulkan(module);

@@ -48,7 +48,9 @@ void ThreadPool::announce(uint64_t job) {
   // sees the job.
   job_ = job;
   if (sleeping_ == 0) return;
-  { const std::lock_guard lock(mutex_); }  // who has looked at job_ waits by now
+  {
+    const std::lock_guard lock(mutex_);
+  }  // who has looked at job_ waits by now
   wake_.notify_all();
 }
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ LOWERED = [
     Case("resnet18", (2,), 32),
     Case("vgg11", (3,), 32),
     Case("mobilenetv1", (3,), 32),
+]
+THREADED = [
+    Case("resnet8", (2, 4, 6, 8), 16),
+    Case("resnet8", (2, 3, 4, 5, 7), 16, PUBLISHED),
+    Case("resnet8", (2, 3, 4), 16, (("stem", "branch"),)),
+    Case("resnet20", (2, 3, 4), 16),
+    Case("mobilenetv1", (2, 3, 4), 32),
 ]
 
 
@@ -125,20 +133,38 @@ def test_costs_are_those_of_training(case: Case) -> None:
         assert costs.storage_bytes(folded(case)) == counted.storage_bytes
 
 
+def lower(case: Case, path: Path) -> Path:
+    network = folded(case)
+    about = {
+        "levels": {str(bits): {} for bits in case.bits},
+        "labels": network.labels,
+        "input": {"height": case.size, "width": case.size},
+    }
+    path.write_bytes(program.lower(network, about))
+    return path
+
+
+@pytest.mark.parametrize("case", THREADED, ids=str)
+def test_threads_change_no_bit(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they share every layer or run branches side by side."""
+    path = lower(case, tmp_path / "model.pte")
+    pixels = images(case.size)[:2]
+    beside = set()
+    for threads, split in product((1, 2, 3), ("tiles", "branches")):
+        monkeypatch.setenv("EDGE_NATIVE_SPLIT", split)
+        with native_ops.Program.open(path, threads) as model:
+            for bits in case.bits:
+                found = [model.run(bits, image) for image in pixels]
+                np.testing.assert_array_equal(found, integer.run(folded(case), bits, pixels))
+                if any(layer.beside for layer in model.profile(bits, pixels[0])):
+                    beside.add((threads, split))
+    assert beside == {(2, "branches"), (3, "branches")}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
-    paths = []
-    for case in LOWERED:
-        network = folded(case)
-        about = {
-            "levels": {str(bits): {} for bits in case.bits},
-            "labels": network.labels,
-            "input": {"height": case.size, "width": case.size},
-        }
-        paths.append(folder / f"{case}.pte")
-        paths[-1].write_bytes(program.lower(network, about))
-    return paths
+    return [lower(case, folder / f"{case}.pte") for case in LOWERED]
 
 
 RUN = """

@@ -57,10 +57,20 @@ def refused(path: Path, message: str) -> None:
 
 @pytest.mark.parametrize("isa", native_ops.isa_available())
 @pytest.mark.parametrize("low_memory", [False, True], ids=["prepared", "low-memory"])
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("threads", "split"),
+    [(1, ""), *((count, split) for count in (2, 3) for split in ("tiles", "branches"))],
+)
 def test_every_level_gives_the_oracles_logits(
-    network: integer.IntegerNetwork, model: Path, threads: int, low_memory: bool, isa: str
+    network: integer.IntegerNetwork,
+    model: Path,
+    threads: int,
+    split: str,
+    low_memory: bool,
+    isa: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("EDGE_NATIVE_SPLIT", split)
     with Program.open(model, threads, low_memory, isa) as opened:
         assert opened.levels == (2, 4, 6, 8)
         assert opened.input_shape == (8, 8, 3)
@@ -98,6 +108,43 @@ def test_profile_names_every_layer(network: integer.IntegerNetwork, model: Path)
             assert {t.branch for t in convolutions} == set(level.branches)
             assert all(t.macs > 0 and t.microseconds > 0 for t in convolutions)
             assert layers[-1].layer == "head"
+
+
+@pytest.mark.parametrize("threads", [2, 3, 6])
+def test_branches_run_side_by_side(
+    network: integer.IntegerNetwork, model: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are threads, equally many on each; the rest is split by tiles."""
+    monkeypatch.setenv("EDGE_NATIVE_SPLIT", "branches")
+    with Program.open(model, threads) as opened:
+        for bits, level in network.levels.items():
+            layers = opened.profile(bits, IMAGES[0])
+            branches = level.branches
+            lanes = min(len(branches), threads)
+            expected = branches[: len(branches) // lanes * lanes] if lanes > 1 else ()
+            assert {t.branch for t in layers if t.beside} - {0} == set(expected)
+            for layer in layers:
+                assert layer.threads == (1 if layer.beside else threads)
+
+
+def test_a_split_that_is_none_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_NATIVE_SPLIT", "rows")
+    with Program.open(model, threads=2) as opened, pytest.raises(ModelError, match="nor branches"):
+        opened.run(2, IMAGES[0])
+
+
+def test_branches_side_by_side_take_bounded_memory(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than every thread with an arena of its own would; and it is given back."""
+    held = {}
+    for split in ("tiles", "branches"):
+        monkeypatch.setenv("EDGE_NATIVE_SPLIT", split)
+        with Program.open(model, threads=2) as opened:
+            opened.run(8, IMAGES[0])
+            held[split] = _native.workspace_bytes()
+        assert _native.workspace_bytes() == 0
+    assert 0 < held["tiles"] <= held["branches"] <= 2 * held["tiles"]
 
 
 def test_levels_share_prepared_weights_and_give_them_back(model: Path) -> None:
