@@ -20,14 +20,14 @@ struct Header {
   uint64_t size, hash;
 };
 
-// FNV-1a of 64 bits: against damage, not against forgery.
-uint64_t hash_of(const std::vector<uint8_t>& bytes) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const uint8_t byte : bytes) hash = (hash ^ byte) * 0x100000001b3u;
+}  // namespace
+
+uint64_t hash_of(const void* bytes, size_t count, uint64_t before) {
+  uint64_t hash = 0xcbf29ce484222325u ^ before;
+  const auto* const each = static_cast<const uint8_t*>(bytes);
+  for (size_t i = 0; i < count; ++i) hash = (hash ^ each[i]) * 0x100000001b3u;
   return hash;
 }
-
-}  // namespace
 
 std::string cache_path(const std::string& name) {
   const char* const cache = std::getenv("XDG_CACHE_HOME");
@@ -51,7 +51,8 @@ std::vector<uint8_t> read_cache(const std::string& path) {
   std::vector<uint8_t> contents(header.size);
   if (!file.read(reinterpret_cast<char*>(contents.data()), contents.size())) return {};
   const bool whole = file.peek() == std::ifstream::traits_type::eof();
-  return whole && hash_of(contents) == header.hash ? contents : std::vector<uint8_t>{};
+  return whole && hash_of(contents.data(), contents.size()) == header.hash ? contents
+                                                                           : std::vector<uint8_t>{};
 }
 
 void write_cache(const std::string& path, const std::vector<uint8_t>& contents) {
@@ -62,7 +63,7 @@ void write_cache(const std::string& path, const std::vector<uint8_t>& contents) 
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.size = contents.size();
-  header.hash = hash_of(contents);
+  header.hash = hash_of(contents.data(), contents.size());
   bool written = false;
   {
     std::ofstream file(beside, std::ios::binary | std::ios::trunc);

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "../engine/stopwatch.h"
-#include "choices.h"
+#include "known_choices.h"
 
 namespace mbq::vulkan {
 namespace {

@@ -111,6 +111,7 @@ class Maker {
     numbers.code_outputs = layer.code_outputs;
     numbers.pool_kernel = layer.pool_kernel;
     numbers.pool_stride = layer.pool_stride;
+    numbers.highest = layer.highest;
     numbers.pad_value = shape_.pad_value[layer_];
     for (int i = 0; i < layer.code_outputs; ++i) {
       const PlanCodes& codes = layer.codes[i];
@@ -145,8 +146,7 @@ class Maker {
       case LayerKind::kConv:
         if (winograd) {
           made.shader = shape_.packed_product ? Shader::kWinogradPacked : Shader::kWinograd;
-          made.constants.insert(made.constants.end(),
-                                {variant.tiles(), tile.quads, number(layer.highest)});
+          made.constants.insert(made.constants.end(), {variant.tiles(), tile.quads});
           made.transformed = true;
         } else {
           made.shader = shape_.packed_product ? Shader::kConvPacked : Shader::kConv;

@@ -28,10 +28,11 @@ struct LayerNumbers {
   uint32_t affine;
   uint32_t flags, code_outputs;
   uint32_t pool_kernel, pool_stride;
+  uint32_t highest;
   uint32_t pad_value;
   CodeNumbers codes[kMaxCodeOutputs];
 };
-static_assert(sizeof(LayerNumbers) == 30 * 4 && sizeof(LayerNumbers) <= kPushBytes);
+static_assert(sizeof(LayerNumbers) == 31 * 4 && sizeof(LayerNumbers) <= kPushBytes);
 
 // Those of the head, as in shaders/head.glsl.
 inline constexpr int kMaxStreams = 16;

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "../engine/stopwatch.h"
-#include "choices.h"
+#include "choose.h"
 #include "commands.h"
 #include "schedule.h"
 

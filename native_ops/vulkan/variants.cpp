@@ -24,7 +24,7 @@ bool allows(const PlanLayer& layer, const Variant& variant) {
   if (variant.quads > divide_up(layer.outputs, 4)) return false;
   return variant.algorithm == Algorithm::kDirect ||
          (layer.kernel_height == 3 && layer.kernel_width == 3 && layer.stride == 1 &&
-          layer.highest <= kMostWinogradCode);
+          layer.highest >= 1 && layer.highest <= kMostWinogradCode);
 }
 
 std::string Variant::tile() const {

@@ -220,6 +220,21 @@ def test_shaders_are_valid(tmp_path: Path) -> None:
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, ""), name
 
 
+def test_shaders_need_nothing_that_vulkan_1_1_may_lack() -> None:
+    """No subgroups, no storage of bytes; the packed product only in shaders that have it in their name."""
+    instruction_capability = 17
+    shader, dot_product, packed_dot_product = 1, 6019, 6018
+    for name, code in _native.vulkan_shaders().items():
+        words = np.frombuffer(code, np.uint32)
+        found, at = set(), 5
+        while at < len(words):
+            if words[at] & 0xFFFF == instruction_capability:
+                found.add(int(words[at + 1]))
+            at += int(words[at] >> 16)
+        packed = {dot_product, packed_dot_product} if name.endswith("_packed") else set()
+        assert found == {shader} | packed, name
+
+
 KEEP = "import sys, native_ops; native_ops.Program.open(sys.argv[1], device='vulkan')"
 
 

@@ -164,6 +164,32 @@ def test_without_a_fault_nothing_is_replaced(faulty: dict[str, str]) -> None:
     assert lines[8] == "told 0"
 
 
+FRAMES_WITHOUT_MEMORY = """
+import os
+import sys
+import numpy as np
+import native_ops
+
+with native_ops.Program.open(sys.argv[1], device="vulkan") as gpu:
+    image = np.zeros(gpu.input_shape, np.uint8)
+    os.environ["VULKAN_FAULT"] = "memory"
+    for bits in gpu.levels:
+        gpu.run(bits, image)
+        gpu.profile(bits, image)
+    print(gpu.device)
+    try:
+        native_ops.Program.open(sys.argv[1], device="vulkan")
+    except native_ops.DeviceError as error:
+        print(error)
+"""
+
+
+def test_frames_allocate_nothing_on_the_device(faulty: dict[str, str]) -> None:
+    device, refusal = say(FRAMES_WITHOUT_MEMORY, {**faulty, "EDGE_VULKAN_CONV": "f2x2"}, MODEL)
+    assert device == "vulkan:0"
+    assert "out of device memory" in refusal
+
+
 @pytest.mark.parametrize("key", [0, 1, 2, 3, 4])
 def test_constants_that_are_cut_short(key: int) -> None:
     """Weights of stem and convolution, the padding value, the head's weights and bias."""

@@ -183,13 +183,15 @@ with native_ops.Program.open(sys.argv[1]) as cpu:
             assert np.array_equal(cpu.run(bits, image), gpu.run(bits, image)), bits
             for dispatch in gpu.dispatches(bits):
                 if dispatch.tile:
-                    print(bits, dispatch.shader, dispatch.tile, dispatch.chosen, sep="|")
+                    size = dispatch.layer.split()[0]
+                    print(bits, size, dispatch.shader, dispatch.tile, dispatch.chosen, sep="|")
         print(gpu.device_reason)
 """
 
 
 def choices(cache: Path, environment: dict[str, str] | None = None) -> tuple[list[list[str]], str]:
-    """What a new process chooses: bits, shader, tile and why, of each convolution; and why the device."""
+    """What a new process chooses: bits, kernel, shader, tile and why, of each convolution; and why the
+    device."""
     done = subprocess.run(
         [sys.executable, "-c", CHOICES, str(MODELS / "digits.pte")],
         env={**os.environ, "XDG_CACHE_HOME": str(cache), **(environment or {})},
@@ -209,12 +211,24 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     whole = kept.read_bytes()
     again, _ = choices(tmp_path)
     assert {why for *_, why in again} == {"measured earlier"}
-    assert [line[:3] for line in again] == [line[:3] for line in first]
+    assert [line[:4] for line in again] == [line[:4] for line in first]
     assert kept.read_bytes() == whole
     for damaged in (whole[:-1], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
         kept.write_bytes(damaged)
         once_more, _ = choices(tmp_path)
         assert {why for *_, why in once_more} == {"measured"}
+
+
+@pytest.mark.parametrize(
+    ("number", "shader", "tile"), [(0, "conv", "4x8"), (2, "conv", "2x4"), (4, "f2x2", "8x8")]
+)
+def test_the_fastest_by_the_devices_clock_is_taken(
+    faulty: dict[str, str], tmp_path: Path, number: int, shader: str, tile: str
+) -> None:
+    environment = {"EDGE_VULKAN_PRODUCT": "plain", "VULKAN_FAULT": f"sixth:{number}"}
+    found, _ = choices(tmp_path, {**faulty, "EDGE_VULKAN_CONV": "", **environment})
+    taken = {tuple(line[2:]) for line in found if line[1] == "conv3x3" and line[0] != "8"}
+    assert taken == {(shader, tile, "measured")}
 
 
 def test_what_others_measured_is_kept_too(tmp_path: Path) -> None:
@@ -228,7 +242,7 @@ def test_without_a_clock_convolutions_stay_direct(faulty: dict[str, str], tmp_pa
     environment = {**faulty, "EDGE_VULKAN_CONV": "", "VULKAN_FAULT": "clockless"}
     found, reason = choices(tmp_path, environment)
     assert {why for *_, why in found} == {"no clock to measure with"}
-    assert all(shader.startswith("conv") for _, shader, _, _ in found)
+    assert all(shader.startswith("conv") for _, _, shader, _, _ in found)
     assert "without a clock its convolutions stay direct" in reason
     assert not list((tmp_path / "edge-app").glob("*-choices"))
 

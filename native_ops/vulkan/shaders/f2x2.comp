@@ -23,13 +23,11 @@
 
 layout(constant_id = 2) const uint TILES = 2;
 layout(constant_id = 3) const uint QUADS = 1;
-layout(constant_id = 4) const uint HIGHEST = 63;  // code
 
 // Four words at a time; the same buffer as `weights`.
 layout(std430, set = 0, binding = 1) readonly buffer Vectors { uvec4 weight_vectors[]; };
 
 const uint TAPS = 16, GROUPS = 4, INVOCATIONS = TAPS * GROUPS;
-const uint SUMMED_WORDS = words_that_fit(4 * HIGHEST * MOST_WEIGHT);
 
 shared int tap_sums[TILES * QUADS * 4 * INVOCATIONS];
 
@@ -64,7 +62,7 @@ void main() {
     }
   }
   const uint across_sign = sign_of(column), down_sign = sign_of(row), both = across_sign ^ down_sign;
-  const uint bias = tap == 5 ? 0 : 2 * HIGHEST;
+  const uint bias = tap == 5 ? 0 : 2 * highest;
   // In every byte, and the ones of the negated words. Sums of words may borrow on the way: what
   // comes out at the end has every byte in its range.
   const uint start = bias * 0x01010101u - across_sign - down_sign - both;
@@ -73,8 +71,9 @@ void main() {
   int input_sum[TILES];
   for (uint i = 0; i < TILES * QUADS; ++i) acc[i] = int[4](0, 0, 0, 0);
   for (uint t = 0; t < TILES; ++t) input_sum[t] = 0;
-  for (uint begin = 0; begin < words; begin += min(SUMMED_WORDS, words)) {
-    const uint end = begin + min(SUMMED_WORDS, words - begin);
+  const uint summed_words = words_that_fit(4 * highest * MOST_WEIGHT);
+  for (uint begin = 0; begin < words; begin += min(summed_words, words)) {
+    const uint end = begin + min(summed_words, words - begin);
     Sums sums[TILES * QUADS];
     for (uint i = 0; i < TILES * QUADS; ++i) sums[i] = NO_SUMS;
     for (uint word = begin; word < end; ++word) {

@@ -20,6 +20,7 @@ layout(std430, push_constant) uniform Layer {
   uint affine;            // in the floats: scales, then biases
   uint flags, code_outputs;
   uint pool_kernel, pool_stride;
+  uint highest;    // of the codes that a convolution reads
   uint pad_value;  // of a stem: the pixel outside the image, a byte for each channel
   CodeOutput codes[2];
 };

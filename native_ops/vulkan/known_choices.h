@@ -1,4 +1,4 @@
-// How convolutions are computed here: measured on the device, once for each shape, and kept.
+// What was measured on a device, kept from process to process.
 
 #pragma once
 
@@ -6,8 +6,6 @@
 #include <mutex>
 #include <optional>
 #include <string>
-
-#include "operands.h"
 
 namespace mbq::vulkan {
 
@@ -29,10 +27,5 @@ class KnownChoices {
   std::string path_;
   std::map<std::string, std::string> fastest_;
 };
-
-// Sets the variant of every convolution, and on the device the transformed weights of those that
-// need some: by measuring with the device's clock, or as EDGE_VULKAN_CONV says (direct, f2x2, or
-// the name of a variant). low_memory: nothing is transformed. Throws DeviceError.
-void choose_variants(Device& device, const Plan& plan, bool low_memory, Operands& operands);
 
 }  // namespace mbq::vulkan
