@@ -22,15 +22,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from train import methods
+from train import accelerator, methods
+from train.accelerator import Replayed, Step
 from train.allocator import keep_freed_memory
 from train.branches import MultiBranchNet
 from train.data import generator
+from train.distributed import World
 from train.engine import commit
 from train.loaders import IMAGENET_MEAN, IMAGENET_STD
 from train.networks import NETWORKS, PlainNet
 from train.optimizers import build_optimizers
-from train.quantizers import compile_quantizers
+from train.quantizers import FULL_PRECISION, compile_quantizers
 from train.recipe import Recipe, RecipeError, load_recipe
 
 DEFAULT = ("cifar10-resnet20", ["train.precision=float32"])
@@ -80,6 +82,8 @@ class Sides:
         self.plain_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = self.optimizers["weights"]
         self.plain_optimizer = type(weights)(self.plain_network.parameters(), **weights.defaults)
+        self._backward: Step = self._eager_backward
+        self._plain_backward: Step = self._eager_plain_backward
 
     def _network(self, classes: int, size: int) -> MultiBranchNet:
         labels = tuple(map(str, range(classes)))
@@ -94,8 +98,7 @@ class Sides:
         """One step of the recipe's method."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        method = methods.find(self.recipe.method)
-        losses = methods.backward(self.network, self.images, self.labels, method, self.dtype)
+        losses = self._backward(self.images, self.labels)
         self.optimizers["weights"].step()
         methods.balanced_step(self.network, self.optimizers["ranges"], self.recipe.method.balance)
         methods.guard(self.network)
@@ -104,13 +107,28 @@ class Sides:
     def plain(self) -> None:
         """One step of the plain network."""
         self.plain_optimizer.zero_grad(set_to_none=True)
-        images = self.images.contiguous(memory_format=torch.channels_last).float() / 255.0
-        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            logits: Tensor = self.plain_network(images)
-        loss = F.cross_entropy(logits.float(), self.labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = self._plain_backward(self.images, self.labels)
         self.plain_optimizer.step()
-        loss.item()
+        losses[FULL_PRECISION].item()
+
+    def record(self) -> None:
+        """From now on, replay the passes of both sides as CUDA graphs."""
+        batch = self.images, self.labels
+        self._backward = Replayed(self._eager_backward, self.network, *batch)
+        self._plain_backward = Replayed(self._eager_plain_backward, self.plain_network, *batch)
+
+    def _eager_backward(self, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
+        method = methods.find(self.recipe.method)
+        return methods.backward(self.network, images, labels, method, self.dtype)
+
+    def _eager_plain_backward(self, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
+        pixels = images.contiguous(memory_format=torch.channels_last).float() / 255.0
+        # A recording outlives the cast weights that autocast would keep for the next call.
+        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32, False):
+            logits: Tensor = self.plain_network(pixels)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {FULL_PRECISION: loss.detach()}
 
     def seconds(self, step: Callable[[], None]) -> tuple[float, float]:
         """Wall time of one step, the device's work included, and time of all the CPU's threads."""
@@ -195,7 +213,8 @@ def _report(sides: Sides, quantised: Times, plain: Times) -> list[str]:
     )
     lines = [
         f"{recipe.method.name} {levels} on {recipe.network.name}, batch {recipe.data.batch}, "
-        f"{recipe.train.precision}, quantisers {'compiled' if recipe.train.compile else 'eager'}",
+        f"{recipe.train.precision}, quantisers {'compiled' if recipe.train.compile else 'eager'}"
+        f"{', both sides as CUDA graphs' if recipe.train.cuda_graph else ''}",
         f"ratio           {ratio:.2f}  ({sides.passes} branch passes, {ratio / sides.passes:.2f} each)",
         f"CPU time ratio  {cpu_ratio:.2f}  (without waiting for other programs, or for a GPU)",
     ]
@@ -238,13 +257,18 @@ def main(arguments: list[str] | None = None) -> int:
     overrides = options.set if options.recipe else [*DEFAULT[1], *options.set]
     try:
         recipe = load_recipe(options.recipe or DEFAULT[0], overrides)
-        sides = Sides(recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        device = World().device()
+        accelerator.prepare(device)
+        accelerator.check(recipe.train, device)
+        sides = Sides(recipe, device)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    found = shares(sides) if options.profile else {}  # of passes that are not replayed
+    if recipe.train.cuda_graph:
+        sides.record()
     print("\n".join(_report(sides, *measure(sides, options.rounds))))
-    if options.profile:
-        found = shares(sides)
+    if found:
         print(
             "".join(f"{part:15} {share:6.1%} of the step\n" for part, share in found.items()),
             end="",

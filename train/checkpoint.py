@@ -96,7 +96,6 @@ def load_checkpoint(
     recipe: Recipe,
     network: MultiBranchNet,
     optimizers: dict[str, torch.optim.Optimizer],
-    device: torch.device,
 ) -> Progress:
     """Restore network and optimisers from ``folder``, if a run of this recipe was begun there.
 
@@ -116,7 +115,9 @@ def load_checkpoint(
         )
     groups: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", *optimizers)}
     try:
-        with safe_open(file, framework="pt", device=str(device)) as stored:
+        # To the CPU: loading moves what belongs elsewhere, but not Adam's counts of steps, each of which
+        # would have to come back from a GPU in every step.
+        with safe_open(file, framework="pt", device="cpu") as stored:
             progress = Progress(**json.loads(stored.metadata()["progress"]))
             for key in stored.keys():
                 group, _, rest = key.partition(".")

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from train import distributed, methods
+from train import accelerator, distributed, methods
 from train.branches import MultiBranchNet
 from train.checkpoint import (
     CHECKPOINT,
@@ -93,6 +93,8 @@ class Trainer:
         methods.check(recipe)
         self.method = methods.find(recipe.method)
         self.device = world.device()
+        accelerator.prepare(self.device)
+        accelerator.check(recipe.train, self.device, world.size)
         self.dtype = getattr(torch, recipe.train.precision)
         if recipe.train.compile:
             compile_quantizers()
@@ -103,8 +105,9 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(recipe, self.network)
         self.teacher = self._open_teacher()
-        self.progress = load_checkpoint(folder, recipe, self.network, self.optimizers, self.device)
+        self.progress = load_checkpoint(folder, recipe, self.network, self.optimizers)
         self._averaging: Callable[..., Any] | None = None
+        self._recordings: dict[str, accelerator.Replayed] = {}
         if world.size > 1:
             self._start_together()
 
@@ -225,7 +228,7 @@ class Trainer:
         try:
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
-            losses, pause = self._gather(self._backward(images, labels))
+            losses, pause = self._gather(self._losses(images, labels))
             self._check_finite(losses)
             self.optimizers["weights"].step()
             if self.progress.phase == "quantised":
@@ -239,6 +242,16 @@ class Trainer:
             reason = str(error).strip().partition("\n")[0]
         # Outside the handler, whose traceback still holds the step's tensors.
         raise self._too_large(images, labels, reason)
+
+    def _losses(self, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
+        """Gradients of a batch, by a recording of this phase's step where the recipe asks for one."""
+        if not self.recipe.train.cuda_graph:
+            return self._backward(images, labels)
+        phase = self.progress.phase
+        if phase not in self._recordings:
+            step = accelerator.Replayed(self._backward, self.network, images, labels)
+            self._recordings = {phase: step}
+        return self._recordings[phase](images, labels)
 
     def _backward(self, images: Tensor, labels: Tensor, together: bool = True) -> dict[int, Tensor]:
         averaging = self._averaging if together else None

@@ -226,10 +226,9 @@ class QuantizedConv(nn.Module, ABC):
             3.0 * values.std() / HALF_NORMAL_STD, self.act_lower[index] + MIN_RANGE
         )
 
-    @torch.no_grad()
-    def guard_ranges(self) -> None:
-        """Keep ``upper - lower`` of every quantiser at ``MIN_RANGE`` or more."""
-        self.act_upper.copy_(torch.maximum(self.act_upper, self.act_lower + MIN_RANGE))
+    def ranges(self) -> list[tuple[Tensor, Tensor]]:
+        """(lower, upper) of every quantiser, as parameters."""
+        return [(self.act_lower, self.act_upper)]
 
     def level_parameters(self) -> list[nn.Parameter]:
         """What is trained for each bit-width on its own, ``[bits, ...]``."""
@@ -297,10 +296,8 @@ class BranchConv(QuantizedConv):
         self.weight_lower.fill_(-float(bound))
         self.weight_upper.fill_(float(bound))
 
-    @torch.no_grad()
-    def guard_ranges(self) -> None:
-        super().guard_ranges()
-        self.weight_upper.copy_(torch.maximum(self.weight_upper, self.weight_lower + MIN_RANGE))
+    def ranges(self) -> list[tuple[Tensor, Tensor]]:
+        return [*super().ranges(), (self.weight_lower, self.weight_upper)]
 
     def range_parameters(self) -> list[nn.Parameter]:
         return [self.weight_lower, self.weight_upper, *super().range_parameters()]

@@ -116,6 +116,8 @@ class OptimRecipe:
             again after three quarters of the epochs. Pretraining always uses the cosine.
         norm_decay: whether weight decay covers normalisations and biases too.
         quantizer_lr: of the quantisers; their ranges are never decayed.
+        compile: fuse the quantisers' passes.
+        cuda_graph: replay the passes of a step as one CUDA graph (one process on one GPU).
         reestimate_batches: batches over which running statistics are averaged anew at the end.
     """
 
@@ -130,6 +132,7 @@ class OptimRecipe:
     quantizer_lr: float = 1e-4
     precision: str = "float32"
     compile: bool = False
+    cuda_graph: bool = False
     reestimate_batches: int = 50
     checkpoint_minutes: float = 5.0
 
@@ -150,13 +153,14 @@ class Recipe:
         """SHA-256 of the resolved recipe; equal recipes give equal fingerprints.
 
         The folders of the data and of a starting checkpoint, the workers that read images, and how
-        often checkpoints are written do not change the result, so they are left out.
+        often checkpoints are written do not change the result, so they are left out, as is whether
+        steps are replayed.
         """
         neutral = dataclasses.replace(
             self,
             data=dataclasses.replace(self.data, root="", workers=0),
             pretrain=dataclasses.replace(self.pretrain, init=Path(self.pretrain.init).name),
-            train=dataclasses.replace(self.train, checkpoint_minutes=0.0),
+            train=dataclasses.replace(self.train, checkpoint_minutes=0.0, cuda_graph=False),
         )
         return hashlib.sha256(to_toml(neutral).encode()).hexdigest()
 

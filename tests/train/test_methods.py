@@ -293,6 +293,22 @@ def test_ranges_of_filters_start_centred_and_cost_nothing() -> None:
     assert grad is not None and grad.shape == (16, 1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    "recipe", [MethodRecipe(), MethodRecipe(ranges="filter"), MethodRecipe("adabits")]
+)
+def test_guard_keeps_every_range_open(recipe: MethodRecipe) -> None:
+    net = build(recipe)
+    kept, *closed = [pair for conv in net.convolutions() for pair in conv.ranges()]
+    before = kept[1].detach().clone()
+    with torch.no_grad():
+        for lower, upper in closed:
+            upper.copy_(lower - 1.0)
+    methods.guard(net)
+    assert torch.equal(kept[1], before)
+    for lower, upper in closed:
+        torch.testing.assert_close(upper - lower, torch.full_like(lower, 1e-3), rtol=1e-3, atol=0)
+
+
 def test_balance_slows_what_belongs_to_low_bit_widths() -> None:
     images, labels = digits(32)
     moved = {}

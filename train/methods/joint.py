@@ -13,7 +13,7 @@ from train.branches import MultiBranchNet, SwitchableBatchNorm
 from train.methods.spec import Method
 from train.networks import BasicBlock, Body
 from train.networks.resnet import PreActivationBlock
-from train.quantizers import FULL_PRECISION, QuantizedConv
+from train.quantizers import FULL_PRECISION, MIN_RANGE, QuantizedConv
 
 
 def calibrate(network: MultiBranchNet, images: Tensor | None, weight_sigmas: float) -> None:
@@ -122,10 +122,13 @@ def _loss(logits: Tensor, labels: Tensor, target: Tensor | None, soft: float) ->
     return (1.0 - soft) * hard + soft * F.cross_entropy(logits, target)
 
 
+@torch.no_grad()
 def guard(network: MultiBranchNet) -> None:
     """To be called after every optimiser step: keeps every clipping range open."""
-    for conv in network.convolutions():
-        conv.guard_ranges()
+    ranges = [pair for conv in network.convolutions() for pair in conv.ranges()]
+    lower, upper = [pair[0] for pair in ranges], [pair[1] for pair in ranges]
+    # All at once: hundreds of tiny tensors, each a kernel or two on a GPU.
+    torch._foreach_maximum_(upper, torch._foreach_add(lower, MIN_RANGE))
 
 
 @torch.no_grad()
