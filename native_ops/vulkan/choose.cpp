@@ -182,7 +182,7 @@ class Choosing {
   // others, as in a frame, and what disturbs the device disturbs all variants. Each counts with its
   // shortest time. The arena holds whatever it holds: no shader's time depends on it.
   void time(const std::vector<Group*>& groups) {
-    constexpr int kLeastRounds = 2, kMostRounds = 10;
+    constexpr int kLeastRounds = 3, kMostRounds = 10;
     constexpr double kEnough = 100'000;  // microseconds
     size_t passes = 0;
     for (Group* group : groups) {
