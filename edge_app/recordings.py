@@ -96,11 +96,12 @@ def record_sensors(options: RecordOptions) -> int:
     Progress and the size go to stderr.
     """
     from edge_app.clock import RealClock
+    from edge_app.sensors.guard import GuardedRoot
     from edge_app.sensors.recorder import record
     from edge_app.signals import StopRequest
 
     clock = RealClock()
-    root = open_root(options.sysroot, clock)
+    root = GuardedRoot(open_root(options.sysroot, clock), clock)
     stop = StopRequest()
     stop.install()
     reporter = _Reporter(options)

@@ -31,10 +31,11 @@ STYLES = {"ok": "green", "absent": "dim", "stale": "yellow"}
 
 def list_sensors(sysroot: Path, as_json: bool) -> int:
     """Print every sensor once, to stdout."""
+    from edge_app.sensors.guard import GuardedRoot
     from edge_app.sensors.listing import SensorList
 
     clock = RealClock()
-    root = open_root(sysroot, clock)
+    root = GuardedRoot(open_root(sysroot, clock), clock)
     sensors = SensorList(root, clock)
     rows = sensors.read()
     if root.is_this_machine:
@@ -55,12 +56,13 @@ def watch_sensors(sysroot: Path, duration_s: float | None) -> int:
 
     A table that changes in place, or one line a second if stdout is no terminal.
     """
+    from edge_app.sensors.guard import GuardedRoot
     from edge_app.sensors.listing import SensorList
 
     stop = StopRequest()
     stop.install()
     clock = RealClock()
-    sensors = SensorList(open_root(sysroot, clock), clock)
+    sensors = SensorList(GuardedRoot(open_root(sysroot, clock), clock), clock)
 
     def samples(show: Callable[[Sequence[Listed]], None]) -> None:
         due = 0.0

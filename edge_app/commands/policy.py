@@ -289,9 +289,10 @@ def _sample(sysroot: Path) -> Sample:
     from edge_app.clock import RealClock
     from edge_app.recordings import open_root
     from edge_app.sensors import SysfsSensors
+    from edge_app.sensors.guard import GuardedRoot
 
     clock = RealClock()
-    return SysfsSensors(open_root(sysroot, clock), clock).sample()
+    return SysfsSensors(GuardedRoot(open_root(sysroot, clock), clock), clock).sample()
 
 
 def _oddities(resolved: Resolved, sample: Sample) -> list[Problem]:

@@ -1,8 +1,9 @@
-"""Keeps the governor going while a sensor hangs.
+"""Keeps whoever reads sensors going while one of them hangs.
 
 A driver may sit in a read for seconds, or for ever: an I2C bus that is held low, a controller
-that does not answer. No time-out reaches a thread inside such a call. So samples are taken in
-threads that can be given up.
+that does not answer. No time-out reaches a thread inside such a call. So reads are made in threads
+that can be given up: the governor's sample by sample, which costs it one thread a second, and those
+of commands that show or record every sensor file by file, so that only the one that hangs is missing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from edge_app.clock import Clock
+from edge_app.sensors.root import Attribute, Root
 from edge_app.sensors.types import (
     Battery,
     Quality,
@@ -26,6 +28,8 @@ from edge_app.sensors.types import (
 from edge_app.sensors.validators import STALE_AFTER_S
 
 HANGS_AFTER_S = 2.0
+HANGS = Attribute(None, "ETIMEDOUT")
+"""What a file gives whose read does not return: the kernel's word for it."""
 UNSEEN_ZONE = "cpu"
 """The zone that stands for all while not even the first sample could be taken. By this name
 policies obey it, so that nothing read is not mistaken for nothing there."""
@@ -105,6 +109,44 @@ class GuardedSensors:
             return job.result()
         self._hanging, self._since = job.done, started
         return None
+
+
+class GuardedRoot:
+    """``root``, whose reads return within 2 s of ``clock``'s time.
+
+    A file that hangs gives ``ETIMEDOUT``, and does so at once from then on, until that read has come
+    back; a directory that hangs is empty. At most one read of each is under way.
+    """
+
+    def __init__(self, root: Root, clock: Clock) -> None:
+        self._root = root
+        self._clock = clock
+        self._hanging: dict[str, threading.Event] = {}
+
+    @property
+    def name(self) -> str:
+        return self._root.name
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self._root.is_this_machine
+
+    def read(self, path: str) -> Attribute:
+        return self._call(path, lambda: self._root.read(path), HANGS)
+
+    def entries(self, path: str) -> list[str]:
+        return self._call(path, lambda: self._root.entries(path), [])
+
+    def _call(self, path: str, call: Callable[[], Result], otherwise: Result) -> Result:
+        before = self._hanging.get(path)
+        if before is not None and not before.is_set():
+            return otherwise
+        job = _Job(call)
+        if self._clock.wait(job.done, HANGS_AFTER_S):
+            self._hanging.pop(path, None)
+            return job.result()
+        self._hanging[path] = job.done
+        return otherwise
 
 
 def _unseen(now: float) -> Sample:

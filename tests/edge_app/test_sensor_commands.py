@@ -10,6 +10,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ import pytest
 
 from edge_app.cli import main
 from edge_app.clock import ManualClock
+from edge_app.recordings import RecordOptions, record_sensors
 from edge_app.replaying import ReplayOptions, replay
 from edge_app.sensors.recording import load_recording
+from edge_app.sensors.root import SysRoot
+from edge_app.watching import watch_sensors
 
 ZOO = Path(__file__).parent / "zoo"
 LAPTOP = ZOO / "laptop-two-batteries.jsonl"
@@ -82,6 +87,64 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     monkeypatch.setenv("COLUMNS", "120")
     return run
+
+
+# --- reads that hang ---------------------------------------------------------------------------
+
+
+TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Reading the temperature never returns. No file does that on purpose, so that the one function
+    that reads files has to."""
+    released, read = threading.Event(), SysRoot.read_bytes
+
+    def read_bytes(root: SysRoot, path: str) -> bytes:
+        if path.endswith("thermal_zone0/temp"):
+            released.wait(60.0)
+        return read(root, path)
+
+    monkeypatch.setattr(SysRoot, "read_bytes", read_bytes)
+    handlers = {number: signal.getsignal(number) for number in TAKEN}
+    yield
+    released.set()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("hangs")
+def test_list_says_which_read_hangs(here: Any, device: Path) -> None:
+    listed = lines(here("sensors", "list", "--json", "--sysroot", device).stdout)
+    rows = {row["name"]: row for row in listed}
+    zone = rows["cpu-thermal"]
+    assert (zone["value"], zone["quality"]) == (None, "missing")
+    assert "ETIMEDOUT" in zone["detail"]
+    assert rows["battery charge"]["quality"] == "ok"
+
+
+@pytest.mark.usefixtures("hangs")
+def test_record_writes_down_which_read_hangs(device: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hang.jsonl"
+    options = RecordOptions(target, duration=0.1, interval=0.1, sysroot=device)
+    assert record_sensors(options) == 0
+    rows = [row for row in lines(target.read_text()) if isinstance(row, list)]
+    [zone] = [row for row in rows if row[1].endswith("thermal_zone0/temp")]
+    assert zone[2] == {"errno": "ETIMEDOUT"}
+
+
+@pytest.mark.usefixtures("hangs")
+def test_watch_goes_on_while_a_read_hangs(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert watch_sensors(device, 0.0) == 0
+    assert "cpu-thermal (missing)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hangs")
+def test_a_policy_is_checked_while_a_read_hangs(here: Any, device: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("schema = 1\n")
+    assert here("policy", "check", policy, "--sysroot", device).returncode == 0
 
 
 # --- list and watch ----------------------------------------------------------------------------

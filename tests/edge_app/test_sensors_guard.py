@@ -12,8 +12,10 @@ from governor_samples import make_governor
 
 from edge_app.clock import ManualClock, RealClock
 from edge_app.sensors import Battery, Quality, Reading, Sample, SensorStatus, SysfsSensors, Zone
-from edge_app.sensors.guard import HANGS_AFTER_S, GuardedSensors, aged
-from edge_app.sensors.root import SysRoot
+from edge_app.sensors.guard import HANGS, HANGS_AFTER_S, GuardedRoot, GuardedSensors, aged
+from edge_app.sensors.recorder import record
+from edge_app.sensors.recording import RecordedRoot, load_recording
+from edge_app.sensors.root import Attribute, SysRoot
 
 TEMP = "sys/class/thermal/thermal_zone0/temp"
 WALL = datetime(2030, 6, 1, 12, 0, tzinfo=UTC)
@@ -203,3 +205,80 @@ def test_real_clock(tmp_path: Path) -> None:
     clock = RealClock(speed=0.01)  # two seconds are more than three minutes
     sensors = GuardedSensors(SysfsSensors(tmp_path, clock), clock)
     assert sensors.sample().zones == ()
+
+
+# File by file, for commands ----------------------------------------------------------------------
+
+BATTERY = "sys/class/power_supply/BAT0/capacity"
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> HangingRoot:
+    """A board whose temperature can be made to hang, and whose battery cannot."""
+    for path, text in ((TEMP, "48000"), (BATTERY, "80")):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True)
+        file.write_text(text + "\n")
+    (tmp_path / TEMP).with_name("type").write_text("cpu-thermal\n")
+    (tmp_path / BATTERY).with_name("type").write_text("Battery\n")
+    return HangingRoot(tmp_path)
+
+
+class Patient(RealClock):
+    """Waits only for reads that return."""
+
+    def __init__(self, root: HangingRoot) -> None:
+        super().__init__()
+        self._root = root
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if self._root.open.is_set():
+            return event.wait(60.0)
+        # Whatever else is read meanwhile returns at once.
+        deadline = real_time.monotonic() + 60.0
+        while not event.wait(0.01) and not self._root.reached.is_set():
+            assert real_time.monotonic() < deadline
+        self._root.reached.clear()
+        return event.wait(0.05)
+
+
+def test_only_the_file_that_hangs_is_missing(hanging: HangingRoot) -> None:
+    root = GuardedRoot(hanging, Patient(hanging))
+    assert root.read(TEMP).text == "48000" and root.name == str(hanging.root)
+    assert not root.is_this_machine
+    hanging.open.clear()
+    hanging.reached.clear()
+    assert root.read(TEMP) == HANGS == Attribute(None, "ETIMEDOUT")
+    assert HANGS.exists, "it is there, and gives no value"
+    begin = real_time.monotonic()
+    for _ in range(100):
+        assert root.read(TEMP) == HANGS
+        assert root.read(BATTERY).text == "80"
+    assert real_time.monotonic() - begin < 30.0 and hanging.most_waiting == 1
+    hanging.open.set()
+    # What was read too late is dropped; the next read is a new one.
+    until = real_time.monotonic() + 60.0
+    while root.read(TEMP) == HANGS:
+        assert real_time.monotonic() < until
+    assert root.read(TEMP).text == "48000"
+    assert root.entries("sys/class/thermal") == ["thermal_zone0"]
+
+
+def test_a_guarded_read_raises_what_it_raised() -> None:
+    class Broken(SysRoot):
+        def entries(self, path: str) -> list[str]:
+            raise MemoryError(path)
+
+    with pytest.raises(MemoryError, match="sys/class"):
+        GuardedRoot(Broken(), RealClock()).entries("sys/class")
+
+
+def test_a_recording_tells_which_file_hangs(hanging: HangingRoot, tmp_path: Path) -> None:
+    hanging.open.clear()
+    target, clock = tmp_path / "hang.jsonl", Patient(hanging)
+    recorded = record(GuardedRoot(hanging, clock), clock, target, duration_s=0.2, interval_s=0.1)
+    hanging.open.set()
+    assert recorded.samples >= 2
+    played = RecordedRoot(load_recording(target), ManualClock())
+    assert played.read(TEMP) == HANGS
+    assert played.read(BATTERY).text == "80"
