@@ -109,7 +109,7 @@ class Drain:
         self._gauge.spend(spent_w * step_s)
         if charge is not None:
             sure = battery.discharging is True
-            self._gauge.read(self._finest(battery, charge, now), sure)
+            self._gauge.read(self._finest(battery, charge, now), sure, step_s)
             self.stuck = sure and self._gauge.stuck
 
     def state(self) -> dict[str, Any]:

@@ -24,6 +24,13 @@ MEMORY = 0.05
 """Falls weigh less by e for every further fall of so much: conditions change."""
 KNOWN = 0.02
 """Without a stated capacity, falls of so much in all are needed before anything is known."""
+NOISE = 0.015
+"""A gauge that rises by more from one reading to the next while charge is used, by more than the step
+by which a good one goes back and forth, ..."""
+NOISY_S = 900.0
+"""... and again within this, is a noisy one until it has not for so long, ..."""
+NOISE_SMOOTHING_S = 300.0
+"""... and so slowly the model's charge is drawn to what it says."""
 STUCK_STEPS = 3.0
 """Steps that the model has seen pass, and the gauge has not, until the model is believed."""
 
@@ -33,7 +40,8 @@ class Gauge:
 
     ``level``: what is there, as far as gauge and model can tell; None until it is read. Whatever a
     gauge rounds to, its step down to a value means that at least this value is left: the level is
-    set to it, so that it is too low by a step at most, and goes on with the model from there.
+    set to it, so that it is too low by a step at most, and goes on with the model from there. A noisy
+    gauge has no such steps: the level goes with the model, and slowly to where the gauge is on average.
     """
 
     def __init__(self) -> None:
@@ -41,6 +49,9 @@ class Gauge:
         self.full_j: float | None = None
         self._step = STEP
         self._lowest: float | None = None
+        self._said = 1.0
+        self._rise_s = math.inf
+        self._noisy = False
         self._on_step = False
         self._pending_j = 0.0
         self._fallen = 0.0
@@ -75,9 +86,13 @@ class Gauge:
         if self.level is not None and per_joule is not None:
             self.level = max(0.0, self.level - per_joule * joules)
 
-    def read(self, charge: float, in_use: bool = True) -> None:
-        """The gauge says ``charge`` (0..1). ``in_use``: whether it is sure that charge is being
-        used; else a gauge that stands still may be right."""
+    def read(self, charge: float, in_use: bool = True, step_s: float = 0.0) -> None:
+        """The gauge says ``charge`` (0..1), ``step_s`` after it was last read. ``in_use``: whether it
+        is sure that charge is being used; else a gauge that stands still may be right."""
+        self._listen(charge, step_s)
+        if self._noisy and self.level is not None and abs(charge - self.level) <= LARGEST_STEP:
+            share = 1.0 - math.exp(-step_s / NOISE_SMOOTHING_S)
+            charge = self.level = self.level + (charge - self.level) * share
         if self._lowest is None or not self._lowest - LARGEST_STEP <= charge <= self._lowest + RISE:
             self.restart()
             self._lowest = self.level = charge
@@ -99,6 +114,21 @@ class Gauge:
         if not (in_use and self.stuck):
             self.level = max(self.level, charge - self._step)
 
+    def _listen(self, charge: float, step_s: float) -> None:
+        """Find out whether its readings go up and down by more than it steps."""
+        rise, self._said = charge - self._said, charge
+        self._rise_s += step_s
+        again = self._rise_s <= NOISY_S
+        self._noisy = self._noisy and again
+        if self._lowest is None or not NOISE < rise <= RISE:
+            return
+        self._rise_s = 0.0
+        if again and not self._noisy:
+            # What was learned so far took noise for charge.
+            self._fallen = self._spent_j = self._pending_j = 0.0
+            self._prior, self._on_step, self._lowest = PRIOR, False, self.level
+            self._noisy = True
+
     def restart(self) -> None:
         """Forget where the charge was (a charger, a suspend, a jump), keep what was learned."""
         self.level = self._lowest = None
@@ -113,7 +143,12 @@ class Gauge:
 
     def state(self) -> dict[str, Any]:
         """What was learned, JSON-able."""
-        return {"fallen": self._fallen, "spent_j": self._spent_j, "prior": self._prior}
+        return {
+            "fallen": self._fallen,
+            "spent_j": self._spent_j,
+            "prior": self._prior,
+            "noisy": self._noisy,
+        }
 
     def restore(self, state: object) -> bool:
         """Take up what ``state`` gave; False, and nothing is changed, if it is anything else."""
@@ -126,4 +161,6 @@ class Gauge:
         if (fallen > 0.0) is not (spent_j > 0.0):
             return False
         self._fallen, self._spent_j, self._prior = fallen, spent_j, prior
+        self._noisy = entries.get("noisy") is True
+        self._rise_s = 0.0 if self._noisy else math.inf
         return True

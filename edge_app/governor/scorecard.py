@@ -24,7 +24,11 @@ from edge_app.governor.simulation.bars import (
     reactions,
 )
 from edge_app.governor.simulation.cost import own_cost
-from edge_app.governor.simulation.endurance import impossible_declared, until_met
+from edge_app.governor.simulation.endurance import (
+    impossible_declared,
+    until_met,
+    until_met_by_noise,
+)
 
 TOPICS: dict[str, Callable[[], Iterator[Bar]]] = {
     "soak": hot_soak,
@@ -33,6 +37,7 @@ TOPICS: dict[str, Callable[[], Iterator[Bar]]] = {
     "lying": lying_thermometer,
     "healthy": false_alarms,
     "until": until_met,
+    "noise": until_met_by_noise,
     "impossible": impossible_declared,
     "cost": own_cost,
 }

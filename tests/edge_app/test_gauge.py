@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 
 import pytest
@@ -229,6 +230,89 @@ def test_stays_within_two_steps_of_the_truth_whatever_is_rounded(
     assert gauge.per_joule is not None
     if steps >= 10:
         assert gauge.per_joule == pytest.approx(error * PER_JOULE, rel=0.12)
+
+
+def noisy_day(
+    deviation: float, model: float = 1.0, seed: int = 3
+) -> tuple[Gauge, list[float], float]:
+    """From full to a third in two hours, by a gauge that says something else every ten seconds and a
+    model that has ``model`` times the joules. The errors of the level in its second half, and how far
+    it went up and down in all."""
+    rng, gauge, truth, errors, travelled = random.Random(seed), stated(), 1.0, [], 0.0
+    watts, said = FULL_J * (2.0 / 3.0) / 7200.0, 1.0
+    before = 1.0
+    for second in range(7200):
+        truth -= watts / FULL_J
+        gauge.spend(watts * model)
+        if second % 10 == 0:
+            said = round(min(1.0, truth + rng.gauss(0.0, deviation)), 2)
+        gauge.read(said, True, 1.0)
+        assert gauge.level is not None
+        travelled += abs(gauge.level - before)
+        before = gauge.level
+        if second > 3600:
+            errors.append(gauge.level - truth)
+    return gauge, errors, travelled
+
+
+def test_a_noisy_gauge_is_followed_on_average() -> None:
+    _, errors, travelled = noisy_day(0.01)
+    assert max(map(abs, errors)) < 0.006 and abs(sum(errors)) / len(errors) < 0.003
+    assert travelled < 0.75, "down by two thirds, and hardly ever up"
+    # The model is wrong by a quarter: learned, whatever the noise.
+    for model in (0.75, 1.25):
+        gauge, errors, _ = noisy_day(0.01, model)
+        assert max(map(abs, errors)) < 0.012
+        assert gauge.per_joule == pytest.approx(PER_JOULE / model, rel=0.06)
+
+
+def test_noise_is_a_second_rise_by_more_than_a_step() -> None:
+    gauge = stated()
+    for charge in (0.80, 0.815, 0.80, 0.815, 0.80):
+        gauge.read(charge, True, 10.0)
+    assert gauge.level == 0.80 and not gauge.state()["noisy"], "rounding"
+    gauge.read(0.816, True, 10.0)
+    assert gauge.level == pytest.approx(0.806) and not gauge.state()["noisy"], "once is no noise"
+    gauge.read(0.80, True, 10.0)
+    gauge.read(0.816, True, 890.0)
+    assert gauge.state()["noisy"]
+    drawn = 0.80 + 0.016 * (1.0 - math.exp(-890.0 / 300.0))
+    assert gauge.level == pytest.approx(drawn)
+    gauge.read(0.78, True, 900.0)
+    drawn += (0.78 - drawn) * (1.0 - math.exp(-900.0 / 300.0))
+    assert gauge.level == pytest.approx(drawn)
+    gauge.read(0.77, True, 0.001)
+    assert gauge.level == pytest.approx(0.77) and not gauge.state()["noisy"], "as any other"
+    late = stated()
+    for charge, step_s in ((0.80, 1.0), (0.82, 1.0), (0.80, 1.0), (0.82, 899.001)):
+        late.read(charge, True, step_s)
+    assert not late.state()["noisy"], "two rises that are far apart"
+
+
+def test_a_noisy_gauge_that_has_changed_its_mind_is_believed() -> None:
+    gauge = stated()
+    for charge in (0.80, 0.82, 0.80, 0.82):
+        gauge.read(charge, True, 10.0)
+    gauge.read(0.70, True, 10.0)
+    assert gauge.level == 0.70
+    gauge.read(0.90, True, 10.0)
+    assert gauge.level == 0.90
+
+
+def test_what_was_learned_of_noise_is_forgotten_once() -> None:
+    gauge = stated()
+    for charge in (0.80, 0.79, 0.77, 0.79, 0.77):
+        gauge.spend(1.0)
+        gauge.read(charge, True, 10.0)
+    assert gauge.per_joule != pytest.approx(PER_JOULE)
+    gauge.read(0.79, True, 10.0)
+    assert gauge.per_joule == pytest.approx(PER_JOULE) and not gauge.learned
+    other = stated()
+    assert other.restore({"fallen": 0.02, "spent_j": 100.0, "prior": 0.0, "noisy": True})
+    other.read(0.80, True, 1.0)
+    other.read(0.82, True, 10.0)
+    assert other.per_joule == pytest.approx(0.02 / 100.0), "after a restart it is known to be noisy"
+    assert other.state()["noisy"] is True and stated().state()["noisy"] is False
 
 
 def test_state_survives_and_nonsense_does_not() -> None:

@@ -62,6 +62,14 @@ def test_lasts_until_it_should(error: float, tells_power: bool) -> None:
     assert ended.changes < 25
 
 
+def test_lasts_until_it_should_by_a_noisy_gauge() -> None:
+    device, hours = endurance.handheld(False, endurance.GAUGE_NOISE), 4.0
+    ended = endurance.last_until(device, endurance.until_policy(device, hours), hours, 0.25, 40)
+    late = ended.lasted_s / (hours * 3600.0) - 1.0
+    assert 0.0 <= late <= endurance.MOST_LATE
+    assert ended.in_an_hour <= ended.changes < 25
+
+
 def test_who_is_told_another_time_misses_the_end() -> None:
     """So that the bar is not met by doing nothing."""
     device = endurance.handheld(True)
