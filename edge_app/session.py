@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from edge_app.sources import TEST_DIGITS, Source, open_source
 
 if TYPE_CHECKING:
     from edge_app.clock import RealClock
-    from edge_app.governor import Governor, Policy, Resolved
+    from edge_app.governor import Event, Policy, Resolved
     from edge_app.pipeline import Limits, Pipeline
     from edge_app.sensors import SensorSource
     from edge_app.serve import About, Hub
@@ -31,7 +32,6 @@ DEFAULT_MODELS = {TEST_DIGITS: "digits"}
 CAMERA_MODEL = "cifar10-resnet20"
 STALE_DEADLINES = 2.0
 """A live frame older than so many deadlines tells of a moment that has passed."""
-ON_THE_CPU = "; going on on the CPU"
 REPLAY_SPEED = 60.0
 REPLAY_SETTINGS = ("throttle.slowdown=100",)
 """How slow this machine is says nothing about the one that was recorded."""
@@ -101,6 +101,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.service.notify import Notifier, ServiceSink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
+    from edge_app.switching import ON_THE_CPU, follower, watch_device
     from edge_app.why import WhyServer
 
     model, installed = open_chosen_model(options, uri)
@@ -115,8 +116,13 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if store is not None:
         governor.restore(store.load())
     statistics = Statistics(model.levels)
-    overlapped = Overlapped(_outputs(options, source, model), drop=source.live)
-    about = {"model": Path(model.path).stem, "source": source.name, "policy": policy.name}
+    name = installed or Path(model.path).stem
+
+    def noticed(event: Event) -> None:
+        pipeline.noticed(event)
+
+    overlapped = Overlapped(_outputs(options, source, model, name, noticed), drop=source.live)
+    about = {"model": name, "source": source.name, "policy": policy.name}
     journal = Journal(about)
     why = WhyServer(journal.to_json)
     resources.callback(why.close)
@@ -152,7 +158,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if notifier.present:
         sinks.append(ServiceSink(notifier, lambda: source.status, lambda: governor.paused))
     if installed is not None:
-        sinks.append(_follower(installed, model, options, pipeline, governor, resources))
+        sinks.append(follower(installed, model, options, pipeline, governor, resources))
     loop = GovernorLoop(
         governor,
         sensors,
@@ -225,61 +231,13 @@ def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | Non
     return model, installed
 
 
-def watch_device(
-    model: Program, pipeline: Pipeline, governor: Governor, options: RunOptions
-) -> None:
-    """When the model's GPU goes away, say so and tell the governor what its levels cost now."""
-    from edge_app.governor import Event
-    from edge_app.profiles.measuring import profile_for
-
-    def lost(reason: str) -> None:
-        pipeline.noticed(Event("device_lost", f"{reason}{ON_THE_CPU}"))
-        energy = governor.policy.energy
-        governor.replace_profile(profile_for(model, options.threads, options.memory, energy))
-
-    model.on_device_lost = lost
-
-
-def _follower(
-    name: str,
-    model: Program,
+def _outputs(
     options: RunOptions,
-    pipeline: Pipeline,
-    governor: Governor,
-    resources: contextlib.ExitStack,
-) -> Sink:
-    """What switches to another version of an installed model while it runs."""
-    from edge_app.governor import Event
-    from edge_app.models import branches_of
-    from edge_app.profiles.measuring import profile_for
-    from edge_app.store import Store, default_store
-    from edge_app.store.follow import Follower
-
-    running = [model]
-    resources.callback(lambda: running[0].close())
-
-    def switch(program: Program) -> str:
-        if program.levels != model.levels:
-            program.close()
-            return "it has other levels; start edge-app again to use it"
-        energy = governor.policy.energy
-        costs = profile_for(program, options.threads, options.memory, energy)
-        governor.replace_profile(costs)
-        watch_device(program, pipeline, governor, options)
-        pipeline.switch(program, branches_of(program))
-        # Between two frames: nobody runs the old one any more.
-        running[0].close()
-        running[0] = program
-        return ""
-
-    def say(kind: str, text: str) -> None:
-        pipeline.noticed(Event(kind, text))
-
-    how = options.threads, options.memory, options.device
-    return Follower(Store(default_store()), name, Path(model.path), how, switch, say)
-
-
-def _outputs(options: RunOptions, source: Source, model: Program) -> list[Sink]:
+    source: Source,
+    model: Program,
+    name: str,
+    noticed: Callable[[Event], None],
+) -> list[Sink]:
     """Everything that the user asked to have written or shown."""
     from edge_app.sinks.jsonl import JsonLines
     from edge_app.sinks.pictures import CropSink, VideoSink
@@ -297,8 +255,8 @@ def _outputs(options: RunOptions, source: Source, model: Program) -> list[Sink]:
         from edge_app.state_file import default_state_path
 
         directory = default_state_path().parent
-        outputs.append(MqttSink(parse_address(options.mqtt), directory, Path(model.path).stem))
-    _say(f"model {model.path} | source {source.name} | sensors {_sensor_text(options)}")
+        outputs.append(MqttSink(parse_address(options.mqtt), directory, name, noticed))
+    _say(f"model {name} | source {source.name} | sensors {_sensor_text(options)}")
     _warn_of_unknown_classes(source.classes, model.labels)
     outputs.append(_progress(options))
     return outputs

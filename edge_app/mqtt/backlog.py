@@ -47,10 +47,11 @@ class Backlog:
         """The oldest message; it stays until ``sent``."""
         return self._waiting[0] if self._waiting else None
 
-    def sent(self) -> None:
-        """The oldest message has arrived."""
-        self._waiting.popleft()
-        self._append({"sent": 1})
+    def sent(self, message: dict[str, Any] | None) -> None:
+        """``message``, which was the oldest, has arrived; perhaps it had to make room meanwhile."""
+        if self._waiting and self._waiting[0] is message:
+            self._waiting.popleft()
+            self._append({"sent": 1})
 
     def _append(self, entry: dict[str, Any]) -> None:
         self._lines += 1

@@ -9,23 +9,27 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from edge_app.errors import EXIT_USAGE, AppError
+from edge_app.governor import Event
 from edge_app.mqtt.backlog import Backlog
 from edge_app.mqtt.discovery import discovery
 from edge_app.record import FrameRecord, rfc3339
 
 if TYPE_CHECKING:
-    from edge_app.governor import Decision, Event
+    from edge_app.governor import Decision
     from edge_app.sources import Frame
 
 SUMMARY_EVERY_S = 60.0
 KEEP_ALIVE_S = 30
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 ONLINE, OFFLINE = "online", "offline"
+AWAY = "cannot be reached; what happens waits on this device"
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,13 @@ class MqttSink:
     """Publishes changes at once and a summary every minute, from threads of its own.
 
     While the broker is away messages wait on disk (``directory``) and are sent later, each with the
-    time at which it was true. AppError (exit code 2) if paho-mqtt is not installed.
+    time at which it was true. ``say`` is told when the broker goes away, refuses and comes back, from
+    the thread that calls ``tick``. AppError (exit code 2) if paho-mqtt is not installed.
     """
 
-    def __init__(self, options: MqttOptions, directory: Path, model: str) -> None:
+    def __init__(
+        self, options: MqttOptions, directory: Path, model: str, say: Callable[[Event], None]
+    ) -> None:
         try:
             import paho.mqtt.client as paho
             from paho.mqtt.enums import CallbackAPIVersion
@@ -108,13 +115,16 @@ class MqttSink:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
-        self._in_flight: int | None = None
+        self._confirmed: SimpleQueue[int | None] = SimpleQueue()
         self._summed = time.monotonic()
         self._frames = 0
         self._labels: Counter[str] = Counter()
         self._newest: FrameRecord | None = None
         self._decision: Decision | None = None
         self._ok = paho.MQTT_ERR_SUCCESS
+        self._say = say
+        self._trouble = ""
+        self._news: SimpleQueue[Event] = SimpleQueue()
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=self.device)
         if options.user is not None:
             client.username_pw_set(options.user, options.password)
@@ -123,6 +133,7 @@ class MqttSink:
         client.will_set(f"{self.topic}/availability", OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(1, 30)
         client.on_connect = self._connected
+        client.on_connect_fail = lambda client, data: self._troubled(AWAY)
         client.on_disconnect = self._disconnected
         client.on_publish = self._published
         self._client = client
@@ -152,6 +163,8 @@ class MqttSink:
         self._event(event.kind, event.text)
 
     def tick(self) -> None:
+        while not self._news.empty():
+            self._say(self._news.get())
         if time.monotonic() - self._summed >= SUMMARY_EVERY_S:
             self._summarize()
 
@@ -203,7 +216,9 @@ class MqttSink:
 
     def _connected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
+            self._troubled(f"refuses: {reason}; check user and password of --mqtt")
             return
+        self._troubled("")
         options = self._options
         client.publish(f"{self.topic}/availability", ONLINE, 1, True)
         name = f"edge-app {self.device.removeprefix('edge-')}"
@@ -215,33 +230,52 @@ class MqttSink:
     def _disconnected(
         self, client: Any, data: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
-        with self._lock:
-            self._in_flight = None  # nobody will confirm it: it is sent again
+        self._confirmed.put(None)
+        self._wake.set()
+        # One who is refused is also disconnected, by which nothing new is said.
+        if not self._closing and not self._trouble:
+            self._troubled(AWAY)
+
+    def _troubled(self, what: str) -> None:
+        """What keeps us from the broker, "" if nothing does any more; said once."""
+        if what == self._trouble:
+            return
+        self._trouble = what
+        kind, text = ("broker_lost", what) if what else ("broker_back", "answers")
+        self._news.put(Event(kind, f"{self._options.host}:{self._options.port} {text}"))
 
     def _published(self, client: Any, data: Any, number: int, reason: Any, properties: Any) -> None:
-        with self._lock:
-            if number != self._in_flight:
-                return
-            self._in_flight = None
-            self._backlog.sent()
+        self._confirmed.put(number)
         self._wake.set()
 
     def _send(self) -> None:
-        """One message after the other, each confirmed by the broker before the next."""
+        """One message after the other, each confirmed by the broker before the next.
+
+        Paho calls back with locks of its own in hand, which ``publish`` takes too: neither side may
+        wait for a lock of ours meanwhile.
+        """
+        message: dict[str, Any] | None = None
+        on_its_way: int | None = None
         while not self._closing:
             self._wake.wait(1.0)
             self._wake.clear()
+            while not self._confirmed.empty():
+                number = self._confirmed.get()
+                if number is None:
+                    on_its_way = None  # nobody will confirm it: it is sent again
+                elif number == on_its_way:
+                    on_its_way = None
+                    with self._lock:
+                        self._backlog.sent(message)
             with self._lock:
-                message = self._backlog.first()
-                if message is None or self._in_flight is not None:
-                    continue
-                if not self._client.is_connected():
-                    continue
-                info = self._client.publish(
-                    f"{self.topic}/{message['topic']}",
-                    json.dumps(message["payload"], ensure_ascii=False),
-                    1,
-                    message["retain"],
-                )
-                if info.rc == self._ok:
-                    self._in_flight = info.mid
+                message = self._backlog.first() if on_its_way is None else message
+            if message is None or on_its_way is not None or not self._client.is_connected():
+                continue
+            info = self._client.publish(
+                f"{self.topic}/{message['topic']}",
+                json.dumps(message["payload"], ensure_ascii=False),
+                1,
+                message["retain"],
+            )
+            if info.rc == self._ok:
+                on_its_way = info.mid

@@ -7,7 +7,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge_app.errors import EXIT_SOURCE_UNAVAILABLE, AppError
+from edge_app.errors import EXIT_SOURCE_UNAVAILABLE, EXIT_USAGE, AppError
 from edge_app.sources.base import Source
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ def open_source(uri: str, patience: Patience | None = None, realtime: bool = Fal
     or a ``.txt`` file that lists images; ``-`` (Motion JPEG on stdin); an http, https, rtsp or rtsps
     address; ``gst:`` and a GStreamer pipeline. ``patience``: how long a live source is waited for; ``realtime``: play a video file at
     its own speed.
-    AppError with exit code 3 if it cannot be opened.
+    AppError with exit code 3 if it cannot be opened, 2 if it is empty.
     """
+    if not uri:
+        raise AppError(
+            "--camera is empty; leave it out for test:digits, or name a source", EXIT_USAGE
+        )
     if uri.startswith("test:"):
         return _open_test(uri)
     if uri == STDIN:

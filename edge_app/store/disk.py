@@ -123,14 +123,15 @@ class Store:
         """
         with self._locked(), tempfile.TemporaryDirectory(dir=self.root, prefix=".install-") as work:
             folder = _unpacked(bundle, Path(work))
-            content = _read(folder / MANIFEST)
-            verify(content, read_signature(folder / SIGNATURE), self.keys(key))
-            manifest = Manifest.parse(content, str(folder / MANIFEST))
-            check_file(folder / MODEL, manifest)
-            self._refuse_downgrade(manifest, allow_downgrade)
+            with _told_of(bundle, folder):
+                content = _read(folder / MANIFEST)
+                verify(content, read_signature(folder / SIGNATURE), self.keys(key))
+                manifest = Manifest.parse(content, str(folder / MANIFEST))
+                check_file(folder / MODEL, manifest)
+                self._refuse_downgrade(manifest, allow_downgrade)
+                warnings = check_outputs(folder / MODEL, manifest)
             identifier = hashlib.sha256(content).hexdigest()
             target = self._objects / identifier
-            warnings = check_outputs(folder / MODEL, manifest)
             if not target.exists():
                 fresh = Path(work) / identifier
                 fresh.mkdir()
@@ -301,6 +302,20 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise AppError(f"{path}: {error.strerror}", EXIT_MODEL) from None
+
+
+@contextlib.contextmanager
+def _told_of(bundle: Path, folder: Path) -> Iterator[None]:
+    """What is wrong in ``folder`` is said of the archive: nobody can look where it was unpacked."""
+    try:
+        yield
+    except AppError as error:
+        text = (
+            error.message
+            if folder == bundle
+            else error.message.replace(f"{folder}/", f"{bundle}: ")
+        )
+        raise AppError(text, error.exit_code) from None
 
 
 def _unpacked(bundle: Path, work: Path) -> Path:

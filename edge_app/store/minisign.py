@@ -94,7 +94,7 @@ def verify(data: bytes, signature: Signature, keys: list[PublicKey]) -> PublicKe
     signer = signature.number[::-1].hex().upper()
     raise AppError(
         f"{signature.place}: signed by key {signer}, which is not trusted here (trusted: {known}); "
-        "put its .pub file into the keys directory, or name it with --key",
+        "put its .pub file into /etc/edge-app/keys.d, or name it with --key",
         EXIT_MODEL,
     )
 

@@ -12,7 +12,8 @@ import pytest
 from edge_app.governor import Event, load_policy
 from edge_app.governor.energy import Profile
 from edge_app.models import open_model
-from edge_app.session import RunOptions, watch_device
+from edge_app.session import RunOptions
+from edge_app.switching import watch_device
 from native_ops import Device
 
 pytestmark = [pytest.mark.vulkan, pytest.mark.usefixtures("vulkan")]

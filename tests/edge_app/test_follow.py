@@ -39,6 +39,7 @@ def test_a_run_switches_between_two_frames(
     records = tmp_path / "run.jsonl"
     process = start_edge_app("run", "--model", "mine", "--jsonl", records)
     wait_for(lambda: records.exists() and records.stat().st_size > 5000)
+    assert ask(process.pid)["model"] == "mine", "and not the name of a file in the store"
     store.use("mine", 2)
     wait_for(lambda: "model_switched" in events(process.pid))
     at = len(records.read_text().splitlines())

@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from test_sinks import FRAME, decision, record
-from waiting import wait_for
+from waiting import LIMIT_S, wait_for
 
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor import Event
@@ -27,23 +29,26 @@ needs_broker = pytest.mark.skipif(
     not Path(BROKER).exists() and not os.environ.get("CI"),
     reason="needs apt-get install mosquitto",
 )
+IGNORED = list[Event]().append
 
 
 class Broker:
     """mosquitto on a port of its own, and a client that hears everything."""
 
     def __init__(self, folder: Path) -> None:
+        self._settings = f"persistence true\npersistence_location {folder}/\nuser root\n"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = f"mqtt://127.0.0.1:{self.port}/home/cameras"
         self.heard: list[tuple[str, str, bool]] = []
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
-            f"persistence true\npersistence_location {folder}/\nuser root\n"
-        )
+        self.settings("allow_anonymous true")
         self.start()
+
+    def settings(self, lines: str) -> None:
+        """What the next start goes by."""
+        self._config.write_text(f"listener {self.port} 127.0.0.1\n{self._settings}{lines}\n")
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -86,7 +91,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @needs_broker
 def test_states_events_and_discovery_arrive(broker: Broker, tmp_path: Path) -> None:
-    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits")
+    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits", IGNORED)
     for _ in range(5):
         sink.frame(record(label="seven"), FRAME)
     sink.decision(decision(bits=4, previous_bits=8, cause="thermal", why="hot", battery_charge=0.5))
@@ -110,7 +115,7 @@ def test_states_events_and_discovery_arrive(broker: Broker, tmp_path: Path) -> N
 def test_what_happens_while_the_broker_is_away_arrives_later_in_order(
     broker: Broker, tmp_path: Path
 ) -> None:
-    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits")
+    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits", IGNORED)
     sink.notice(Event("x", "before"))
     wait_for(lambda: broker.events() == ["before"])
     broker.stop()
@@ -124,13 +129,71 @@ def test_what_happens_while_the_broker_is_away_arrives_later_in_order(
 
 
 @needs_broker
+def test_sending_and_being_confirmed_do_not_wait_for_each_other(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """The threads of paho and ours cross at every start, when the discovery is confirmed; who holds
+    two locks then holds them in one order."""
+    options = parse_address(broker.address)
+
+    def report() -> None:
+        for number in range(20):
+            sink = MqttSink(options, tmp_path / str(number), "digits", IGNORED)
+            for _ in range(20):
+                sink.notice(Event("x", f"of {number}"))
+            wait_for(lambda of=f"of {number}": broker.events().count(of) >= 20)
+            sink.close()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
+        reporter.join(2 * LIMIT_S)
+        assert not reporter.is_alive(), "it hangs"
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(broker.events()) >= 400
+
+
+@needs_broker
+def test_a_broker_that_is_away_or_refuses_is_said_once(broker: Broker, tmp_path: Path) -> None:
+    said: list[Event] = []
+    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits", said.append)
+    sink.notice(Event("x", "before"))
+    wait_for(lambda: broker.events() == ["before"])
+    sink.tick()
+    assert said == [], "nothing is to be said of one that works"
+
+    def told() -> list[str]:
+        sink.tick()
+        return [f"{event.kind}: {event.text}" for event in said]
+
+    place = f"127.0.0.1:{broker.port}"
+    broker.stop()
+    away = f"broker_lost: {place} cannot be reached; what happens waits on this device"
+    wait_for(lambda: told() == [away])
+    broker.settings("allow_anonymous false")
+    broker.start()
+    refused = f"broker_lost: {place} refuses: Not authorized; check user and password of --mqtt"
+    wait_for(lambda: told() == [away, refused])
+    broker.stop()
+    broker.settings("allow_anonymous true")
+    broker.start()
+    wait_for(lambda: told()[-1] == f"broker_back: {place} answers")
+    sink.close()
+    # Once each; while it restarts it may be away for a moment.
+    assert told() in ([away, refused, told()[-1]], [away, refused, away, told()[-1]])
+
+
+@needs_broker
 def test_what_could_not_be_sent_survives_a_restart(broker: Broker, tmp_path: Path) -> None:
     broker.stop()
-    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits")
+    sink = MqttSink(parse_address(broker.address), tmp_path / "state", "digits", IGNORED)
     sink.notice(Event("x", "kept"))
     sink.close()
     broker.start()
-    again = MqttSink(parse_address(broker.address), tmp_path / "state", "digits")
+    again = MqttSink(parse_address(broker.address), tmp_path / "state", "digits", IGNORED)
     assert again.device == sink.device, "the device keeps its name"
     wait_for(lambda: broker.events() == ["kept"])
     again.close()
@@ -165,7 +228,7 @@ def test_the_backlog_is_bounded_on_disk_too(tmp_path: Path) -> None:
     assert len(backlog) == LARGEST and backlog.dropped == 300
     assert backlog.first() == {"n": 300}
     for number in range(3 * COMPACT_LINES):
-        backlog.sent()
+        backlog.sent(backlog.first())
         backlog.add({"n": number})
     assert len(path.read_text().splitlines()) <= COMPACT_LINES + 2
     again = Backlog(path)
@@ -177,7 +240,7 @@ def test_a_damaged_backlog_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     backlog = Backlog(path)
     for number in range(3):
         backlog.add({"n": number})
-    backlog.sent()
+    backlog.sent(backlog.first())
     path.write_text(path.read_text() + '{"add": {"n": 9')
     assert len(Backlog(path)) == 2
     path.write_bytes(b"\xff\xfe\x00")
@@ -189,7 +252,7 @@ def test_a_disk_that_cannot_be_written_does_not_stop_it(tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "file" / "backlog.jsonl")
     backlog.add({"n": 1})
     assert backlog.first() == {"n": 1}
-    backlog.sent()
+    backlog.sent(backlog.first())
     assert len(backlog) == 0
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, AppError
+from edge_app.errors import EXIT_SOURCE_LOST, EXIT_SOURCE_UNAVAILABLE, EXIT_USAGE, AppError
 from edge_app.sources import EndOfSource, Frame, Source, open_source
 from edge_app.sources.cameras import cameras, open_camera
 from edge_app.sources.digits import DigitsStream
@@ -48,6 +48,13 @@ def write_video(path: Path, values: list[int]) -> None:
 
 
 # --- the test stream ---------------------------------------------------------------------------
+
+
+def test_an_address_that_is_empty_is_not_this_directory() -> None:
+    """As of a variable that a shell did not know."""
+    with pytest.raises(AppError, match="--camera is empty") as raised:
+        open_source("")
+    assert raised.value.exit_code == EXIT_USAGE
 
 
 def test_digits_are_the_held_out_split_that_training_leaves_out() -> None:

@@ -299,6 +299,20 @@ def test_killed_at_any_instant_the_store_is_whole(store: Store, publisher: Publi
         find("digits", store=store)
 
 
+def test_what_is_wrong_with_an_archive_is_said_of_the_archive(
+    store: Store, publisher: Publisher, tmp_path: Path
+) -> None:
+    """Where it was unpacked is gone by the time that somebody reads the message."""
+    shutil.copytree(publisher.bundle(1), tmp_path / "odd")
+    (tmp_path / "odd" / MANIFEST).write_text("{}")
+    archive = tmp_path / "odd.tar"
+    with tarfile.open(archive, "w") as bundle:
+        bundle.add(tmp_path / "odd", "odd")
+    with pytest.raises(AppError) as raised:
+        store.install(archive)
+    assert raised.value.message.startswith(f"{archive}: {MANIFEST}.minisig: the signature does not")
+
+
 # --- commands ----------------------------------------------------------------------------------
 
 
