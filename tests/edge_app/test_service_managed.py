@@ -31,7 +31,7 @@ def manager(tmp_path: Path) -> Iterator[ServiceManager]:
     # A test need not wait for half a minute.
     drop_in = tmp_path / f"config/systemd/user/{NAME}.d/test.conf"
     drop_in.parent.mkdir(parents=True)
-    drop_in.write_text("[Service]\nWatchdogSec=5\nRestartSec=1\n")
+    drop_in.write_text("[Service]\nWatchdogSec=10\nRestartSec=1\n")
     yield running
     running.close()
 
