@@ -41,6 +41,13 @@ class Model(Protocol):
     def run(self, bits: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
+class Levels(Protocol):
+    """What knows which levels of the model can run without a stall: ``profiles.readiness``."""
+
+    def nearest(self, wanted: int) -> int: ...
+    def ran(self, bits: int, seconds: float) -> None: ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """When a run ends and how fast it may go; ``None`` is no limit.
@@ -94,10 +101,12 @@ class Pipeline:
         limits: Limits,
         stop: StopRequest,
         clock: Clock | None = None,
+        levels: Levels | None = None,
     ) -> None:
         self._source = source
         self._model = model
         self._branches = branches
+        self._levels = levels
         self._governor = governor
         self._governor_clock = governor_clock
         self._sinks = sinks
@@ -120,9 +129,11 @@ class Pipeline:
         """Pass on to the sinks what people should know of."""
         self._news.put(event)
 
-    def switch(self, model: Model, branches: dict[int, tuple[int, ...]]) -> None:
+    def switch(
+        self, model: Model, branches: dict[int, tuple[int, ...]], levels: Levels | None = None
+    ) -> None:
         """Go on with another model from the next frame. Only from the thread that calls ``run``."""
-        self._model, self._branches = model, branches
+        self._model, self._branches, self._levels = model, branches, levels
         self._classes = {label: index for index, label in enumerate(model.labels)}
 
     def run(self) -> None:
@@ -239,14 +250,16 @@ class Pipeline:
     def _process(self, frame: Frame) -> None:
         ceiling = self._governor.level
         fixed = self._limits.fixed_bits
-        bits = self._governor.first_level if fixed is None else fixed
+        bits = self._runnable(self._governor.first_level) if fixed is None else fixed
         height, width, _ = self._model.input_shape
         before = time.perf_counter()
         image = prepare(frame, height, width)
         prepared = time.perf_counter()
         answer = self._infer(bits, image)
         first, first_bits = None, bits
-        again = self._governor.escalate(bits, answer.margin) if fixed is None else None
+        again = None
+        if fixed is None and (bits >= ceiling or self._runnable(ceiling) == ceiling):
+            again = self._governor.escalate(bits, answer.margin)
         if again is not None:
             # The whole frame once more: branches of another level see other codes, so that nothing
             # of the first run can be used.
@@ -285,8 +298,14 @@ class Pipeline:
         for sink in self._sinks:
             sink.frame(record, frame)
 
+    def _runnable(self, wanted: int) -> int:
+        return wanted if self._levels is None else self._levels.nearest(wanted)
+
     def _infer(self, bits: int, image: npt.NDArray[np.uint8]) -> Answer:
         started = time.perf_counter()
         logits = self._model.run(bits, image)
-        self._governor.observe_latency(bits, time.perf_counter() - started)
+        taken = time.perf_counter() - started
+        self._governor.observe_latency(bits, taken)
+        if self._levels is not None:
+            self._levels.ran(bits, taken)
         return Answer.of(logits)

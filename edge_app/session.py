@@ -97,11 +97,16 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     from edge_app.journal import Journal
     from edge_app.models import branches_of
     from edge_app.pipeline import Pipeline
-    from edge_app.profiles.measuring import profile_for
     from edge_app.service.notify import Notifier, ServiceSink
     from edge_app.sinks.overlapped import Overlapped
     from edge_app.sinks.statistics import Statistics
-    from edge_app.switching import ON_THE_CPU, follower, watch_device
+    from edge_app.switching import (
+        ON_THE_CPU,
+        costs_of,
+        follower,
+        levels_of,
+        watch_device,
+    )
     from edge_app.why import WhyServer
 
     model, installed = open_chosen_model(options, uri)
@@ -110,8 +115,10 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
     if options.device != "cpu":
         _say(f"device {model.device}: {model.device_reason}")
     limits = _limits(options, model, policy)
-    costs = profile_for(model, options.threads, options.memory, policy.energy)
+    first = _first_level(options, model, policy)
+    costs = costs_of(model, options, policy, first)
     governor = Governor(policy, model.levels, costs, clock)
+    levels = levels_of(model, first, costs, governor)
     store = _store(options)
     if store is not None:
         governor.restore(store.load())
@@ -152,7 +159,9 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         hub = _open_page(about_run, options, resources)
         sensors = hub.watched(sensors)
         sinks.append(hub)
-    pipeline = Pipeline(source, model, branches_of(model), governor, clock, sinks, limits, stop)
+    pipeline = Pipeline(
+        source, model, branches_of(model), governor, clock, sinks, limits, stop, levels=levels
+    )
     watch_device(model, pipeline, governor, options)
     notifier = Notifier()
     if notifier.present:
@@ -229,6 +238,14 @@ def open_chosen_model(options: RunOptions, uri: str) -> tuple[Program, str | Non
     if installed is None and not is_shipped(path):
         _say(f"{path} is not signed; run it only if you trust where it comes from")
     return model, installed
+
+
+def _first_level(options: RunOptions, model: Program, policy: Policy) -> int:
+    """The level of the first frame: the governor begins at its lowest."""
+    if options.fixed_bits is not None:
+        return options.fixed_bits
+    permitted = policy.levels.min_bits
+    return min((bits for bits in model.levels if bits >= permitted), default=model.levels[-1])
 
 
 def _outputs(

@@ -9,17 +9,42 @@ from typing import TYPE_CHECKING
 from edge_app.governor import Event
 from edge_app.models import branches_of
 from edge_app.profiles.measuring import profile_for
+from edge_app.profiles.readiness import Readiness
 from edge_app.store import Store, default_store
 from edge_app.store.follow import Follower
 
 if TYPE_CHECKING:
-    from edge_app.governor import Governor
+    from edge_app.governor import Governor, Policy
+    from edge_app.governor.energy import Profile
     from edge_app.pipeline import Pipeline
     from edge_app.session import RunOptions
     from edge_app.sinks import Sink
     from native_ops import Program
 
 ON_THE_CPU = "; going on on the CPU"
+
+
+def costs_of(model: Program, options: RunOptions, policy: Policy, first: int) -> Profile:
+    """What the levels cost here; ``first`` runs first, and others may be estimated."""
+    return profile_for(model, options.threads, options.memory, policy.energy, first=first)
+
+
+def levels_of(model: Program, first: int, costs: Profile, governor: Governor) -> Readiness | None:
+    """What prepares levels when they are wanted; None for a GPU, which has them all."""
+    if model.device != "cpu":
+        return None
+    active_w = governor.policy.energy.active_w
+    return Readiness(
+        model, first, costs, active_w, governor.replace_profile, lambda: governor.slowdown
+    )
+
+
+def _take_up(model: Program, pipeline: Pipeline, governor: Governor, options: RunOptions) -> None:
+    """Go on with a model as it runs now, at the level that runs."""
+    first = governor.level if options.fixed_bits is None else options.fixed_bits
+    costs = costs_of(model, options, governor.policy, first)
+    governor.replace_profile(costs)
+    pipeline.switch(model, branches_of(model), levels_of(model, first, costs, governor))
 
 
 def watch_device(
@@ -29,8 +54,7 @@ def watch_device(
 
     def lost(reason: str) -> None:
         pipeline.noticed(Event("device_lost", f"{reason}{ON_THE_CPU}"))
-        energy = governor.policy.energy
-        governor.replace_profile(profile_for(model, options.threads, options.memory, energy))
+        _take_up(model, pipeline, governor, options)
 
     model.on_device_lost = lost
 
@@ -51,11 +75,8 @@ def follower(
         if program.levels != model.levels:
             program.close()
             return "it has other levels; start edge-app again to use it"
-        energy = governor.policy.energy
-        costs = profile_for(program, options.threads, options.memory, energy)
-        governor.replace_profile(costs)
         watch_device(program, pipeline, governor, options)
-        pipeline.switch(program, branches_of(program))
+        _take_up(program, pipeline, governor, options)
         # Between two frames: nobody runs the old one any more.
         running[0].close()
         running[0] = program

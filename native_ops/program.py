@@ -174,6 +174,17 @@ class Program:
         pixels = np.ascontiguousarray(image)
         return self._guarded(lambda: native.run(f"{_METHOD_PREFIX}{bits}", signature, pixels))
 
+    def prepare(self, bits: int) -> None:
+        """Do what the first run of a level does besides running it: choose kernels and prepare
+        weights, which takes seconds for a large network. Other runs go on meanwhile.
+
+        Raises:
+            ValueError: no such level.
+            ModelError: as for `run`.
+        """
+        native, signature = self._signed(bits)
+        self._guarded(lambda: native.prepare(f"{_METHOD_PREFIX}{bits}", signature))
+
     def profile(self, bits: int, image: npt.NDArray[np.uint8]) -> list[LayerTime]:
         """The time of every layer of one run, in execution order.
 
@@ -249,21 +260,25 @@ class Program:
             raise ValueError(f"{self.path}: has no level of {bits} bits")
         return native
 
-    def _checked(
-        self, bits: int, image: npt.NDArray[np.uint8]
-    ) -> tuple[_native.Program, _native.Signature]:
+    def _signed(self, bits: int) -> tuple[_native.Program, _native.Signature]:
         if self._native is None:
             raise ValueError(f"{self.path}: is closed")
         signature = self._signatures.get(bits)
         if signature is None:
             choices = ", ".join(map(str, self.levels))
             raise ValueError(f"{self.path}: has no level of {bits} bits; choose from {choices}")
+        return self._native, signature
+
+    def _checked(
+        self, bits: int, image: npt.NDArray[np.uint8]
+    ) -> tuple[_native.Program, _native.Signature]:
+        found = self._signed(bits)
         if image.shape != self.input_shape or image.dtype != np.uint8:
             raise ValueError(
                 f"{self.path}: takes uint8 images of shape {self.input_shape},"
                 f" got {image.dtype} {image.shape}"
             )
-        return self._native, signature
+        return found
 
     def close(self) -> None:
         """Free the program's memory and end its threads."""

@@ -26,12 +26,13 @@ class Profile:
     """What the levels cost on this machine.
 
     ``levels``: by bits. ``idle_w``: watts of the device while no frame runs. ``source``: where
-    the joules come from, for people.
+    the joules come from, for people. ``estimated``: levels that have not run yet, from those that have.
     """
 
     levels: Mapping[int, LevelCost]
     idle_w: float
     source: str
+    estimated: frozenset[int] = frozenset()
 
     @classmethod
     def from_seconds(

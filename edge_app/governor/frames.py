@@ -21,6 +21,10 @@ Given = Profile | Mapping[int, float]
 """A profile, or seconds by level, for which the policy's stated model of energy holds."""
 
 
+def _estimated(given: Given) -> frozenset[int]:
+    return given.estimated if isinstance(given, Profile) else frozenset()
+
+
 class Frames:
     """Frames of one model on this machine.
 
@@ -43,7 +47,7 @@ class Frames:
         again, self._again = self._again, False
         self._usage.add(bits, again)
         profiled = self.seconds.get(bits)
-        if profiled is not None:
+        if profiled is not None and bits not in self.profile.estimated:
             self.slowdown.observe(seconds / profiled)
 
     def escalate(self, bits: int, ceiling: int, margin: float, now: float) -> int | None:
@@ -76,9 +80,11 @@ class Frames:
         self._escalation.replace(policy, self.profile)
 
     def replace_profile(self, policy: Policy, given: Given) -> None:
-        """Another model runs, of which it is not known how slow it is."""
+        """Another model runs, of which it is not known how slow it is; or the same one, of which an
+        estimate has become a measurement."""
+        if not self.profile.estimated > _estimated(given):
+            self.slowdown = Slowdown()
         self._given = given
-        self.slowdown = Slowdown()
         self.replace_policy(policy)
 
     def _price(self, policy: Policy) -> None:

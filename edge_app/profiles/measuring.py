@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -214,10 +214,14 @@ def profile_for(
     energy: Energy,
     directory: Path | None = None,
     root: Root | None = None,
+    first: int | None = None,
 ) -> Profile:
     """What the levels of ``program`` cost here: as stored, or measured quickly and by the stated
     model of ``energy``. A stored profile that does not fit any more is named in a warning; they
-    are all of the CPU, so that a program on another device is always measured."""
+    are all of the CPU, so that a program on another device is always measured.
+
+    ``first``: measure this level only and estimate the others, which prepares none of them.
+    """
     from edge_app.governor.energy import Profile
 
     root = SysRoot() if root is None else root
@@ -230,7 +234,23 @@ def profile_for(
         if not outdated:
             return to_profile(stored, energy)
         log.warning("the profile of %s is not used: %s", stored.model, outdated)
-    return Profile.from_seconds(quick_times(program), energy.idle_w, energy.active_w)
+    macs = _macs(program)
+    if first is None or program.device != "cpu" or not macs:
+        return Profile.from_seconds(quick_times(program), energy.idle_w, energy.active_w)
+    measured = quick_times(program, (first,))[first]
+    seconds = {bits: measured * count / macs[first] for bits, count in macs.items()}
+    profile = Profile.from_seconds(seconds, energy.idle_w, energy.active_w)
+    return replace(profile, estimated=frozenset(macs) - {first})
+
+
+def _macs(program: Program) -> dict[int, float]:
+    """Multiplications of each level by the model's metadata, to which its time is about
+    proportional; empty unless they are there for all."""
+    about = program.metadata["levels"]
+    macs = {bits: about[str(bits)].get("macs") for bits in program.levels}
+    if not all(isinstance(count, int | float) and count > 0 for count in macs.values()):
+        return {}
+    return {bits: float(count) for bits, count in macs.items()}
 
 
 def _outdated(stored: StoredProfile, program: Program, root: Root) -> str:
@@ -265,11 +285,12 @@ def to_profile(stored: StoredProfile, energy: Energy) -> Profile:
     return Profile(levels, idle_w, f"measured ({stored.energy_source})")
 
 
-def quick_times(model: Model) -> dict[int, float]:
-    """Median seconds of a run at each level: at most five runs and 50 ms a level, one to warm up."""
+def quick_times(model: Model, levels: Sequence[int] | None = None) -> dict[int, float]:
+    """Median seconds of a run at each of ``levels``, or at all: at most five runs and 50 ms a level,
+    one to warm up."""
     image = ramp(model)
     seconds: dict[int, float] = {}
-    for bits in model.levels:
+    for bits in model.levels if levels is None else levels:
         model.run(bits, image)
         times: list[float] = []
         while len(times) < QUICK_RUNS and (not times or sum(times) < QUICK_BUDGET_S):

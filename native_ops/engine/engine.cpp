@@ -142,7 +142,7 @@ void Engine::run_all(const Run& run, const Lanes* lanes) const {
     const Job& job = *static_cast<const Job*>(context);
     for (int i = begin; i < end; ++i) {
       Run lane = *job.run;
-      lane.buffers.scratch += i * job.engine->lane_scratch_;
+      lane.buffers.scratch += i * job.lanes->scratch;
       job.engine->run_layers(lane, job.lanes->lanes[i].begin, job.lanes->lanes[i].end);
     }
   };

@@ -97,7 +97,11 @@ class Engine {
   Step prepare_layer(const RunContext& context, const PlanLayer& layer) const;
   Step prepare_conv(const RunContext& context, const PlanLayer& layer) const;
   Step prepare_stem(const RunContext& context, const PlanLayer& layer) const;
-  void prepare_lanes(const RunContext& context);
+  Steps prepare_layers(const RunContext& context, Lanes* lanes) const;
+  std::optional<bool> known_beside(const RunContext& context) const;
+  bool measure_beside(const RunContext& context, const Steps& tiled, const Steps& beside,
+                      const Lanes& lanes);
+  size_t bytes_for(const Steps& steps, const Lanes* lanes) const;
   void use_places(const Places& places);
   size_t scratch_offset() const;
   void check_weights(const PlanLayer& layer) const;
@@ -123,7 +127,6 @@ class Engine {
   Places planned_;  // for one layer after the other
   Steps steps_;
   std::optional<Lanes> lanes_;  // where branches run side by side
-  size_t lane_scratch_ = 0;     // bytes of each
   RunContext prepared_for_{};
   int prepared_threads_ = 0;
   size_t workspace_bytes_ = 0;

@@ -17,6 +17,7 @@ struct Lanes {
   };
   std::vector<Lane> lanes;  // at least two, each beginning where the one before ends
   Places places;            // in which lanes do not meet; also right for one layer after the other
+  size_t scratch = 0;       // bytes that each needs beside its values; who prepares layers knows
 
   int begin() const { return lanes.front().begin; }
   int end() const { return lanes.back().end; }

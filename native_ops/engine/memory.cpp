@@ -11,8 +11,11 @@ namespace mbq {
 namespace {
 
 struct Shared {
-  std::mutex mutex;
+  // Of weights: held while some are prepared, for which no run may wait.
+  std::mutex preparing;
   std::map<std::string, std::weak_ptr<const AlignedMemory>> weights;
+
+  std::mutex mutex;                                        // of everything else
   std::vector<std::unique_ptr<AlignedMemory>> workspaces;  // that nobody uses now
   std::vector<std::weak_ptr<const size_t>> reservations;
   size_t borrowed = 0;  // bytes of those that somebody uses
@@ -49,7 +52,7 @@ AlignedMemory::~AlignedMemory() { munmap(data_, size_); }
 PreparedWeights prepared_weights(const std::string& name, size_t size,
                                  const std::function<void(void*)>& fill) {
   Shared& state = shared();
-  const std::lock_guard lock(state.mutex);
+  const std::lock_guard lock(state.preparing);
   std::erase_if(state.weights, [](const auto& entry) { return entry.second.expired(); });
   auto& entry = state.weights[name];
   PreparedWeights found = entry.lock();
@@ -63,7 +66,7 @@ PreparedWeights prepared_weights(const std::string& name, size_t size,
 
 size_t prepared_bytes() {
   Shared& state = shared();
-  const std::lock_guard lock(state.mutex);
+  const std::lock_guard lock(state.preparing);
   size_t bytes = 0;
   for (const auto& [name, weak] : state.weights) {
     if (const auto memory = weak.lock()) bytes += memory->size();

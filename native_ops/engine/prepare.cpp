@@ -21,6 +21,10 @@ struct Choices {
   using Key = std::tuple<const LayerKernels*, std::vector<int>, uint32_t, uint32_t, int>;
   std::mutex mutex;
   std::map<Key, const ConvKernel*> fastest;
+
+  // Whether a level's branches had better run side by side; by the keys of its weights.
+  using Level = std::tuple<const LayerKernels*, std::vector<std::string>, int, bool>;
+  std::map<Level, bool> beside;
 };
 
 Choices& choices() {
@@ -64,80 +68,93 @@ Split forced_split() {
   throw std::runtime_error("EDGE_NATIVE_SPLIT is neither tiles nor branches");
 }
 
-template <typename Step>
-size_t most_scratch(Step begin, Step end) {
-  size_t most = 0;
-  for (; begin != end; ++begin) most = std::max(most, begin->scratch);
-  return align(most);
-}
 }  // namespace
 
 void Engine::prepare(const RunContext& context) {
   prepared_for_ = {};
   const Steps before = std::move(steps_);  // whose weights may be wanted again
   lanes_.reset();
-  use_places(planned_);
   reservation_.reset();
-  steps_.clear();
-  for (const PlanLayer& layer : plan_.layers) steps_.push_back(prepare_layer(context, layer));
-  workspace_bytes_ = scratch_offset() + most_scratch(steps_.begin(), steps_.end());
-  if (context.parallel->threads > 1) prepare_lanes(context);
+  use_places(planned_);
+  const Split forced = forced_split();
+  std::optional<Lanes> lanes;
+  if (forced != Split::kTiles) lanes = side_by_side(plan_, context.parallel->threads);
+  std::optional<bool> better = false;
+  if (lanes) better = forced == Split::kBranches ? true : known_beside(context);
+  Steps tiled, beside;
+  if (better != true) tiled = prepare_layers(context, nullptr);
+  if (better != false) beside = prepare_layers(context, &*lanes);
+  if (!better) better = measure_beside(context, tiled, beside, *lanes);
+  if (*better) {
+    lanes_ = std::move(lanes);
+    use_places(lanes_->places);
+  }
+  steps_ = std::move(*better ? beside : tiled);
+  workspace_bytes_ = bytes_for(steps_, lanes_ ? &*lanes_ : nullptr);
   reservation_ = Workspace::reserve(workspace_bytes_);
   prepared_for_ = context;
   prepared_threads_ = context.parallel->threads;
 }
 
+Engine::Steps Engine::prepare_layers(const RunContext& context, Lanes* lanes) const {
+  const RunContext one_thread{context.kernels, &serial(), context.low_memory};
+  Steps steps;
+  for (int i = 0; i < static_cast<int>(plan_.layers.size()); ++i) {
+    const bool alone = lanes != nullptr && lanes->begin() <= i && i < lanes->end();
+    steps.push_back(prepare_layer(alone ? one_thread : context, plan_.layers[i]));
+    steps.back().alone = alone;
+    if (alone) lanes->scratch = std::max(lanes->scratch, align(steps.back().scratch));
+  }
+  return steps;
+}
+
 size_t Engine::scratch_offset() const { return align(plan_.arena_bytes); }
+
+// Of a workspace, with values in the places that hold now.
+size_t Engine::bytes_for(const Steps& steps, const Lanes* lanes) const {
+  size_t scratch = lanes != nullptr ? lanes->lanes.size() * lanes->scratch : 0;
+  for (const Step& step : steps) scratch = std::max(scratch, align(step.scratch));
+  return scratch_offset() + scratch;
+}
 
 void Engine::use_places(const Places& places) {
   for (size_t i = 0; i < plan_.values.size(); ++i) plan_.values[i].offset = places.offsets[i];
   plan_.arena_bytes = places.bytes;
 }
 
-// Whole runs of both ways take turns, as kernels do below.
-void Engine::prepare_lanes(const RunContext& context) {
-  const Split forced = forced_split();
-  if (forced == Split::kTiles) return;
-  std::optional<Lanes> lanes = side_by_side(plan_, context.parallel->threads);
-  if (!lanes) return;
-  const RunContext one_thread{context.kernels, &serial(), context.low_memory};
-  Steps beside = steps_;
-  for (int i = lanes->begin(); i < lanes->end(); ++i) {
-    beside[i] = prepare_layer(one_thread, plan_.layers[i]);
-    beside[i].alone = true;
-  }
-  lane_scratch_ = most_scratch(beside.begin() + lanes->begin(), beside.begin() + lanes->end());
-  use_places(lanes->places);
-  const size_t needed = scratch_offset() + std::max(most_scratch(beside.begin(), beside.end()),
-                                                    lanes->lanes.size() * lane_scratch_);
-  const Workspace workspace(
-      std::max(needed, scratch_offset() + most_scratch(steps_.begin(), steps_.end())));
+std::optional<bool> Engine::known_beside(const RunContext& context) const {
+  Choices& known = choices();
+  const std::lock_guard lock(known.mutex);
+  const auto found = known.beside.find(
+      {context.kernels, plan_.keys, context.parallel->threads, context.low_memory});
+  return found == known.beside.end() ? std::nullopt : std::optional(found->second);
+}
+
+// Whole runs take turns, as kernels do below. Afterwards values are in the lanes' places.
+bool Engine::measure_beside(const RunContext& context, const Steps& tiled, const Steps& beside,
+                            const Lanes& lanes) {
+  use_places(lanes.places);
+  const Workspace workspace(std::max(bytes_for(tiled, nullptr), bytes_for(beside, &lanes)));
   const std::vector<uint8_t> image(image_bytes());
   std::vector<float> logits(classes());
-  double tiled_least = INFINITY, beside_least = INFINITY;
-  const auto time = [&](const Steps& steps, const Lanes* lanes) {
-    const Stopwatch watch;
-    run_all({context,
-             steps,
-             {workspace.data(), workspace.data() + scratch_offset(), image.data(), logits.data()},
-             nullptr,
-             watch},
-            lanes);
-    return watch.microseconds();
-  };
+  const Buffers buffers{workspace.data(), workspace.data() + scratch_offset(), image.data(),
+                        logits.data()};
+  double least[2] = {INFINITY, INFINITY};
   const Stopwatch all;
-  const auto enough = [&](int round) { return round >= 2 && all.microseconds() > kEnoughRuns; };
-  for (int round = 0; forced == Split::kFastest && !enough(round); ++round) {
-    tiled_least = std::min(tiled_least, time(steps_, nullptr));
-    beside_least = std::min(beside_least, time(beside, &*lanes));
+  for (int round = 0; round < 2 || all.microseconds() < kEnoughRuns; ++round) {
+    for (const bool lane : {false, true}) {
+      const Stopwatch one;
+      run_all({context, lane ? beside : tiled, buffers, nullptr, one}, lane ? &lanes : nullptr);
+      least[lane] = std::min(least[lane], one.microseconds());
+    }
   }
-  if (forced == Split::kBranches || beside_least < tiled_least) {
-    steps_ = std::move(beside);
-    lanes_ = std::move(lanes);
-    workspace_bytes_ = needed;
-  } else {
-    use_places(planned_);
-  }
+  const bool better = least[true] < least[false];
+  if (!better) use_places(planned_);
+  Choices& known = choices();
+  const std::lock_guard lock(known.mutex);
+  known.beside[{context.kernels, plan_.keys, context.parallel->threads, context.low_memory}] =
+      better;
+  return better;
 }
 
 PreparedWeights Engine::weights_for(const PlanLayer& layer, const ConvKernel& kernel) const {

@@ -316,6 +316,8 @@ NB_MODULE(_native, module) {
             return layers;
           },
           "method"_a, "signature"_a, "image"_a)
+      .def("prepare", &Program::prepare, "method"_a, "signature"_a,
+           nb::call_guard<nb::gil_scoped_release>())
       .def("leave_device", &Program::leave_device)
       .def("statistics", &Program::statistics, "method"_a)
       .def("dispatches", &Program::dispatches, "method"_a)

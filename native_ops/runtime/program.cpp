@@ -141,6 +141,28 @@ Program::Signature Program::load(const std::string& method) {
   return signature;
 }
 
+void Program::prepare(const std::string& method, const Signature& signature) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (device_ != nullptr) return;
+  }
+  size_t bytes = 1;
+  for (const int length : signature.input) bytes *= length;
+  const std::vector<uint8_t> image(bytes);
+  const auto input = image_tensor(signature, image.data());
+  forget_errors();
+  // A module and threads of its own, for which nobody waits. What it finds out is the process's;
+  // the weights are shared, and still there when this program takes them.
+  ThreadPool pool(pool_.threads());
+  executorch::extension::Module beside(
+      std::make_unique<executorch::extension::BufferDataLoader>(bytes_, size_));
+  const auto first = execute(beside, method, *input, nullptr, pool, nullptr);
+  if (!first.ok()) fail("method " + method, first.error());
+  const std::lock_guard lock(mutex_);
+  const auto again = execute(module_, method, *input, nullptr, pool_, device_);
+  if (!again.ok()) fail("method " + method, again.error());
+}
+
 void Program::leave_device() {
   const std::lock_guard lock(mutex_);
   levels_.clear();
@@ -179,7 +201,7 @@ std::string Program::trace(const std::vector<std::string>& methods, const Signat
   for (int round = 0; round < 2; ++round) {
     dump.reset();
     for (const std::string& method : methods) {
-      const auto outputs = execute(traced, method, *input, nullptr);
+      const auto outputs = execute(traced, method, *input, nullptr, pool_, device_);
       if (!outputs.ok()) fail("method " + method, outputs.error());
     }
   }
@@ -193,14 +215,15 @@ std::string Program::trace(const std::vector<std::string>& methods, const Signat
 
 executorch::runtime::Result<std::vector<EValue>> Program::execute(
     executorch::extension::Module& module, const std::string& method,
-    const executorch::aten::Tensor& input, std::vector<LayerTime>* profile) {
+    const executorch::aten::Tensor& input, std::vector<LayerTime>* profile, ThreadPool& pool,
+    const std::shared_ptr<vulkan::Device>& device) const {
   Execution& state = execution();
-  if (device_ == nullptr) pool_.rouse();
-  state.parallel = pool_.threads() > 1 ? &pool_.parallel() : nullptr;
+  if (device == nullptr) pool.rouse();
+  state.parallel = pool.threads() > 1 ? &pool.parallel() : nullptr;
   state.low_memory = low_memory_;
   state.layers = &kernels_;
   state.profile = profile;
-  state.device = device_;
+  state.device = device;
   auto outputs = module.execute(method, std::vector<EValue>{EValue(input)});
   state.device.reset();
   state.layers = nullptr;
@@ -213,7 +236,8 @@ void Program::run(const std::string& method, const Signature& signature, const u
                   float* result, std::vector<LayerTime>* profile) {
   const std::lock_guard lock(mutex_);
   forget_errors();
-  const auto outputs = execute(module_, method, *image_tensor(signature, image), profile);
+  const auto outputs =
+      execute(module_, method, *image_tensor(signature, image), profile, pool_, device_);
   if (!outputs.ok()) fail("method " + method, outputs.error());
   const auto& output = outputs->front().toTensor();
   std::memcpy(result, output.const_data_ptr<float>(), output.nbytes());

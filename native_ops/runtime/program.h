@@ -45,6 +45,10 @@ class Program {
   void run(const std::string& method, const Signature& signature, const uint8_t* image,
            float* result, std::vector<LayerTime>* profile);
 
+  // Does what a method's first run does besides running: chooses kernels, prepares weights. Other
+  // runs go on meanwhile; its own first run is then one like all others. Nothing to do on a device.
+  void prepare(const std::string& method, const Signature& signature);
+
   // Goes on without the device: every later run is the CPU's.
   void leave_device();
 
@@ -63,7 +67,8 @@ class Program {
   executorch::runtime::EValue constant(const std::string& method);
   executorch::runtime::Result<std::vector<executorch::runtime::EValue>> execute(
       executorch::extension::Module& module, const std::string& method,
-      const executorch::aten::Tensor& input, std::vector<LayerTime>* profile);
+      const executorch::aten::Tensor& input, std::vector<LayerTime>* profile, ThreadPool& pool,
+      const std::shared_ptr<vulkan::Device>& device) const;
 
   std::mutex mutex_;
   const void* bytes_;

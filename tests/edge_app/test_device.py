@@ -12,9 +12,10 @@ import pytest
 from edge_app.governor import Event, load_policy
 from edge_app.governor.energy import Profile
 from edge_app.models import open_model
+from edge_app.profiles.readiness import Readiness
 from edge_app.session import RunOptions
 from edge_app.switching import watch_device
-from native_ops import Device
+from native_ops import Device, Program
 
 pytestmark = [pytest.mark.vulkan, pytest.mark.usefixtures("vulkan")]
 
@@ -91,8 +92,14 @@ class Heard:
         self.profiles: list[Profile] = []
         self.policy = load_policy(None)
 
+        self.level, self.slowdown = 6, 1.0
+        self.levels: Readiness | None = None
+
     def noticed(self, event: Event) -> None:
         self.events.append(event)
+
+    def switch(self, model: Program, branches: object, levels: Readiness | None) -> None:
+        self.levels = levels
 
     def replace_profile(self, profile: Profile) -> None:
         self.profiles.append(profile)
@@ -110,6 +117,9 @@ def test_the_governor_is_told_what_levels_take_on_the_cpu() -> None:
         (profile,) = heard.profiles
         assert set(profile.seconds) == set(model.levels)
         assert min(profile.seconds.values()) > 0
+        # The level that runs was measured and can go on; others are prepared when they are wanted.
+        assert profile.estimated == {2, 4, 8}
+        assert heard.levels.nearest(6) == 6
 
 
 def test_bench_times_a_gpu_beside_the_cpu(edge_app: Any, tmp_path: Path) -> None:
