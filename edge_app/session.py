@@ -184,6 +184,8 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
             # What is odd about a preset on this device is not the user's doing.
             if resolved.given_by_user(problem):
                 _say(str(problem))
+        if levels is not None and options.fixed_bits is None:
+            levels.prepare(governor.first_level)
         pipeline.run()
         completed = True
     finally:

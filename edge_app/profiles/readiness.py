@@ -55,8 +55,14 @@ class Readiness:
         self._slowdown = slowdown
         self._times: dict[int, list[float]] = {bits: [] for bits in profile.estimated}
         self._preparing: threading.Thread | None = None
-        model.run(first, ramp(model))
-        self._ready = {first}
+        self._ready: set[int] = set()
+        self.prepare(first)
+
+    def prepare(self, bits: int) -> None:
+        """Wait for a level to be prepared: before the first frame, or between two models."""
+        if bits not in self._ready:
+            self._model.run(bits, ramp(self._model))
+            self._ready.add(bits)
 
     def nearest(self, wanted: int) -> int:
         """``wanted`` if it can run without a stall. Otherwise it is prepared from now on, and the
