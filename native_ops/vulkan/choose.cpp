@@ -6,9 +6,8 @@
 #include <map>
 #include <sstream>
 
-#include "../engine/stopwatch.h"
-#include "commands.h"
 #include "known_choices.h"
+#include "measure.h"
 #include "transform.h"
 
 namespace mbq::vulkan {
@@ -18,9 +17,7 @@ namespace {
 struct Group {
   std::string description;
   std::vector<int> layers;
-  std::vector<int> timed;  // the first one of each branch: they run side by side
-  std::vector<Variant> variants;
-  std::vector<double> least;  // microseconds, of each variant
+  Trial trial;  // of the first one of each branch
 };
 
 class Choosing {
@@ -37,9 +34,7 @@ class Choosing {
     if (wanted != nullptr && *wanted != '\0') {
       obey(wanted);
     } else if (!device_.has_clock()) {
-      for_each_conv([&](int i, const PlanLayer& layer) {
-        set(i, likely_variant(plan_, layer, Algorithm::kDirect), "no clock to measure with");
-      });
+      for_each_conv([&](int i, const PlanLayer&) { set_likely(i, "no clock to measure with"); });
     } else {
       recall_or_measure();
     }
@@ -59,6 +54,10 @@ class Choosing {
     operands_.shape.chosen[layer] = why;
   }
 
+  void set_likely(int layer, const char* why) {
+    set(layer, likely_variant(plan_, plan_.layers[layer], Algorithm::kDirect), why);
+  }
+
   // EDGE_VULKAN_CONV, for every layer that allows it.
   void obey(const std::string& wanted) {
     const std::vector<Variant> all = all_variants();
@@ -76,7 +75,7 @@ class Choosing {
       } else if (allows(layer, *named)) {
         set(i, *named, "asked for");
       } else {
-        set(i, likely_variant(plan_, layer, Algorithm::kDirect), "allows no other");
+        set_likely(i, "allows no other");
       }
     });
   }
@@ -103,62 +102,76 @@ class Choosing {
         return plan_.layers[other].branch == layer.branch;
       };
       if (std::none_of(group.layers.begin(), group.layers.end(), same_branch)) {
-        group.timed.push_back(i);
+        group.trial.layers.push_back(i);
       }
       group.layers.push_back(i);
     });
-    std::vector<Group*> unknown;
+    std::vector<Group> unknown;
     for (auto& [text, group] : groups) {
       group.description = text;
-      for (const Variant& variant : all_variants()) {
-        const bool small = variant.algorithm == Algorithm::kDirect || !low_memory_;
-        if (small && allows(plan_.layers[group.layers.front()], variant)) {
-          group.variants.push_back(variant);
-        }
-      }
+      group.trial.variants = possible_variants(plan_.layers[group.layers.front()]);
       const auto known = device_.known_choices().find(text);
-      const auto found =
-          std::find_if(group.variants.begin(), group.variants.end(),
-                       [&](const Variant& one) { return known && one.name() == *known; });
-      if (found == group.variants.end()) {
-        unknown.push_back(&group);
+      const auto& variants = group.trial.variants;
+      const auto found = std::find_if(variants.begin(), variants.end(), [&](const Variant& one) {
+        return known && one.name() == *known;
+      });
+      if (found == variants.end()) {
+        unknown.push_back(group);
       } else {
         for (const int layer : group.layers) set(layer, *found, "measured earlier");
       }
     }
-    if (!unknown.empty()) measure(unknown);
+    if (!unknown.empty()) try_out(unknown);
   }
 
-  void measure(const std::vector<Group*>& groups) {
-    for (Group* group : groups) transform_for(*group);
-    time(groups);
+  std::vector<Variant> possible_variants(const PlanLayer& layer) const {
+    std::vector<Variant> possible = all_variants();
+    std::erase_if(possible, [&](const Variant& one) {
+      return !allows(layer, one) || (low_memory_ && transforms(one));
+    });
+    return possible;
+  }
+
+  void try_out(std::vector<Group>& groups) {
+    std::vector<Trial> trials;
+    for (Group& group : groups) {
+      // Without memory for transformed weights the variants that need them are none.
+      if (!transform_for(group.trial)) std::erase_if(group.trial.variants, transforms);
+      trials.push_back(group.trial);
+    }
+    measure(device_, plan_, operands_, trials);
     std::map<std::string, std::string> measured;
-    for (const Group* group : groups) {
-      const auto least = std::min_element(group->least.begin(), group->least.end());
-      const Variant& fastest = group->variants[least - group->least.begin()];
-      for (const int layer : group->layers) set(layer, fastest, "measured");
-      measured[group->description] = fastest.name();
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const std::vector<double>& times = trials[i].least;
+      const auto least = std::min_element(times.begin(), times.end());
+      const Variant& fastest = trials[i].variants[least - times.begin()];
+      const bool known = std::isfinite(*least);  // else the driver gave no times
+      if (known) measured[groups[i].description] = fastest.name();
+      for (const int layer : groups[i].layers) {
+        if (known) {
+          set(layer, fastest, "measured");
+        } else {
+          set_likely(layer, "no times from the clock");
+        }
+      }
     }
-    device_.known_choices().add(measured);
+    if (!measured.empty()) device_.known_choices().add(measured);
   }
 
-  // Without memory for transformed weights the variants that need them are none.
-  void transform_for(Group& group) {
-    const auto transforms = [](const Variant& one) {
-      return one.algorithm == Algorithm::kWinograd;
-    };
-    if (std::none_of(group.variants.begin(), group.variants.end(), transforms)) return;
-    for (const int layer : group.timed) {
-      if (transform(layer)) continue;
-      std::erase_if(group.variants, transforms);
-      return;
-    }
+  static bool transforms(const Variant& one) { return one.algorithm == Algorithm::kWinograd; }
+
+  bool transform_for(const Trial& trial) {
+    return std::none_of(trial.variants.begin(), trial.variants.end(), transforms) ||
+           std::all_of(trial.layers.begin(), trial.layers.end(),
+                       [&](int layer) { return transform(layer); });
   }
 
   // False where the device has no memory for it.
   bool transform(int layer) {
     Part& part = operands_.transformed[layer];
     if (part.buffer != nullptr) return true;
+    const size_t bytes = transformed_bytes(plan_.shape(plan_.layers[layer]));
+    if (bytes > device_.candidate().limits.maxStorageBufferRange) return false;
     try {
       part = transformed_weights(device_, plan_, layer, operands_);
       return true;
@@ -169,72 +182,11 @@ class Choosing {
   }
 
   void keep_or_drop_transformed(int layer) {
-    const bool needed = operands_.shape.variants[layer].algorithm == Algorithm::kWinograd;
+    const bool needed = transforms(operands_.shape.variants[layer]);
     if (needed && !transform(layer)) {
-      set(layer, likely_variant(plan_, plan_.layers[layer], Algorithm::kDirect),
-          "no memory for f2x2");
+      set_likely(layer, "no memory for f2x2");
     } else if (!needed) {
       operands_.transformed[layer] = {};
-    }
-  }
-
-  // Every pass runs one variant of every group, so that between two runs of a layer there are all
-  // others, as in a frame, and what disturbs the device disturbs all variants. Each counts with its
-  // shortest time. The arena holds whatever it holds: no shader's time depends on it.
-  void time(const std::vector<Group*>& groups) {
-    constexpr int kLeastRounds = 3, kMostRounds = 10;
-    constexpr double kEnough = 100'000;  // microseconds
-    size_t passes = 0;
-    for (Group* group : groups) {
-      group->least.assign(group->variants.size(), INFINITY);
-      passes = std::max(passes, group->variants.size());
-    }
-    std::vector<Dispatch> dispatches;
-    std::vector<Bindings::Buffers> buffers;
-    std::vector<VkPipeline> pipelines;
-    std::vector<std::vector<size_t>> first(passes);  // dispatch of each group, by pass
-    for (size_t pass = 0; pass < passes; ++pass) {
-      for (const Group* group : groups) {
-        first[pass].push_back(dispatches.size());
-        if (pass >= group->variants.size()) continue;
-        for (const int layer : group->timed) {
-          const Dispatch made = dispatch_of(plan_, operands_.shape, layer, group->variants[pass]);
-          buffers.push_back(buffers_of(operands_, made));
-          pipelines.push_back(device_.pipelines().get(made.shader, made.constants));
-          dispatches.push_back(made);
-        }
-      }
-      first[pass].push_back(dispatches.size());
-    }
-    const Bindings bindings(device_, buffers);
-    Clock clock(device_, static_cast<uint32_t>(2 * groups.size()));
-    const auto run = [&](size_t pass) {
-      device_.run_once([&](VkCommandBuffer commands) {
-        clock.reset(commands);
-        for (size_t g = 0; g < groups.size(); ++g) {
-          const auto begin = static_cast<uint32_t>(2 * g);
-          record_wait(device_, commands);
-          clock.note(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, begin);
-          Hazards hazards;
-          for (size_t i = first[pass][g]; i < first[pass][g + 1]; ++i) {
-            if (hazards.must_wait(dispatches[i])) record_wait(device_, commands);
-            record_dispatch(device_, commands, dispatches[i], pipelines[i], bindings[i]);
-          }
-          clock.note(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, begin + 1);
-        }
-      });
-      if (!clock.read(0, clock.count())) return;
-      for (size_t g = 0; g < groups.size(); ++g) {
-        if (pass >= groups[g]->variants.size()) continue;
-        const auto begin = static_cast<uint32_t>(2 * g);
-        double& least = groups[g]->least[pass];
-        least = std::min(least, clock.microseconds(begin, begin + 1));
-      }
-    };
-    const Stopwatch all;
-    for (int round = 0;
-         round < kMostRounds && (round < kLeastRounds || all.microseconds() < kEnough); ++round) {
-      for (size_t pass = 0; pass < passes; ++pass) run(pass);
     }
   }
 
