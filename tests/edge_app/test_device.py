@@ -159,3 +159,20 @@ def test_doctor_lists_gpus_and_what_auto_takes(
     gpus = result.stdout.split("GPUs")[1].split("Cameras")[0]
     assert "no driver is installed that fits" in gpus
     assert "PROBLEM" not in gpus
+
+
+def test_doctor_says_that_a_device_cannot_measure(edge_app: Any, faulty: dict[str, str]) -> None:
+    clockless = {**faulty, "EDGE_VULKAN_CONV": "", "VULKAN_FAULT": "clockless"}
+    assert "no clock: convolutions stay direct" in edge_app("doctor", env=clockless).stdout
+    assert "no clock" not in edge_app("doctor", env=faulty).stdout
+    result = edge_app("run", "--device", "vulkan", "--max-frames", 2, env=clockless)
+    assert result.returncode == 0, result.stderr
+    assert "without a clock its convolutions stay direct" in result.stderr
+
+
+def test_a_convolution_that_there_is_not_is_wrong_usage(edge_app: Any) -> None:
+    result = edge_app(
+        "run", "--device", "vulkan", "--max-frames", 1, env={"EDGE_VULKAN_CONV": "f4x4"}
+    )
+    assert result.returncode == 2
+    assert "'f4x4' is none of direct, f2x2, direct-4x8" in result.stderr
