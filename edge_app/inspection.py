@@ -117,7 +117,7 @@ def _kernels(program: Program, bits: int) -> Table:
 
 
 def _threads(layer: LayerTime) -> str:
-    return f"{layer.threads}, beside others" if layer.beside else str(layer.threads)
+    return f"{layer.threads} beside" if layer.beside else str(layer.threads)
 
 
 def _millions(count: float | None) -> str:

@@ -85,6 +85,16 @@ def test_kernels_of_every_layer_are_printed(capsys: pytest.CaptureFixture[str]) 
     assert native_ops.isa_selected() in printed
 
 
+def test_how_threads_share_a_level_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("branches", "tiles"):
+        monkeypatch.setenv("EDGE_NATIVE_SPLIT", split)
+        inspection.print_model("digits", kernels=True, threads=2)
+        printed = capsys.readouterr().out
+        assert ("beside" in printed) == (split == "branches")
+
+
 def test_little_memory_keeps_weights_packed() -> None:
     held = {}
     for memory in models.MEMORY:

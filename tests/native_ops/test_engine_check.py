@@ -61,9 +61,12 @@ def test_threads_do_not_race(
     program.lower_modules(modules, (8, 8), {})
     files = [write(kept, tmp_path / str(i)) for i, kept in enumerate(planners)]
     assert len(files) == len(network.levels)
-    # Address randomisation with many bits is more than older ThreadSanitizers can place.
-    command = ["setarch", "--addr-no-randomize", str(engine_check), *map(str, files)]
+    command = [str(engine_check), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
+    if "unexpected memory mapping" in done.stderr:
+        # Addresses are random in more bits than this ThreadSanitizer knows.
+        command = ["setarch", "--addr-no-randomize", *command]
+        done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout and "ThreadSanitizer" not in done.stderr
     lines = [line for line in done.stdout.splitlines() if "threads" in line]
