@@ -1,4 +1,4 @@
-"""Training steps: symmetry between branches, distillation, calibration, capacity to learn."""
+"""Training steps: symmetry between branches, distillation, calibration."""
 
 from __future__ import annotations
 
@@ -34,15 +34,6 @@ def _train(net: MultiBranchNet, images: torch.Tensor, labels: torch.Tensor, step
         sgd.step()
         adam.step()
         methods.guard(net)
-
-
-def test_overfits_64_images_at_every_level() -> None:
-    net, images, labels = _digits(64)
-    methods.calibrate(net, images, 1.494)
-    _train(net, images, labels, 60)
-    with torch.no_grad():
-        for bits in net.bits:
-            assert bool((net(images, bits).argmax(1) == labels).all()), f"{bits} bit"
 
 
 @pytest.mark.parametrize(("noise", "share"), [(0.0, 0.99), (0.3, 0.9)])
