@@ -313,6 +313,11 @@ def test_what_was_learned_of_noise_is_forgotten_once() -> None:
     other.read(0.82, True, 10.0)
     assert other.per_joule == pytest.approx(0.02 / 100.0), "after a restart it is known to be noisy"
     assert other.state()["noisy"] is True and stated().state()["noisy"] is False
+    calm = stated()
+    assert calm.restore({"fallen": 0.02, "spent_j": 100.0, "prior": 0.0})
+    calm.read(0.80, True, 1.0)
+    calm.read(0.82, True, 10.0)
+    assert calm.state()["noisy"] is False, "its first rise"
 
 
 def test_state_survives_and_nonsense_does_not() -> None:
