@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One point of every curve. ``time``: seconds of a monotonic clock; ``number`` counts points of
     its span. Latencies in milliseconds; ``fps`` frames a second; None where nothing is known."""

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-COMMAND = [sys.executable, "-m", "edge_app"]
-TIMEOUT_S = 120.0
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def environment() -> dict[str, str]:
-    """Ours, without what would make the child's output depend on who runs the tests."""
-    unwanted = ("FORCE_COLOR", "PYTHONUNBUFFERED")
-    return {key: os.environ[key] for key in os.environ if key not in unwanted} | {"COLUMNS": "120"}
+from running import COMMAND, TIMEOUT_S, Run, environment
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
-from conftest import Run
+from running import Run
 
 from edge_app.bench import benchmark
 from edge_app.bench.memory import resident_bytes

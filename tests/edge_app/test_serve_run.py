@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import COMMAND, Run, environment
+from running import COMMAND, Run, environment
 
 WAIT_S = 60.0
 
