@@ -166,14 +166,17 @@ def count_macs(network: nn.Module, image: Tensor) -> int:
 
 
 def random_network(name: str, classes: int, size: int) -> IntegerNetwork:
-    """The multi-branch network with random weights and calibrated activations, as a device runs it."""
+    """The multi-branch network with random weights and calibrated activations, as a device runs it.
+
+    Its first layer has 8-bit weights, as XNNPACK's has.
+    """
     import torch
 
     from export.folding import fold
     from train import methods
     from train.recipe import MethodRecipe, NetworkRecipe, Recipe
 
-    recipe = Recipe(network=NetworkRecipe(name), method=MethodRecipe(bits=BITS))
+    recipe = Recipe(network=NetworkRecipe(name, stem_bits=8), method=MethodRecipe(bits=BITS))
     labels = tuple(str(label) for label in range(classes))
     net = methods.build(recipe, labels, (size, size), (120.0,) * 3, (60.0,) * 3)
     # What is calibrated does not depend on the size, and takes long on large images.

@@ -61,7 +61,7 @@ def metadata(
             if images == len(dataset)
             else f"{images} of {len(dataset)} images of the test set, evenly spread"
         ),
-        "stem": "16-bit fixed-point weights on 8-bit pixels",
+        "stem": f"{run.recipe.network.stem_bits}-bit fixed-point weights on 8-bit pixels",
         # The fingerprint of the code that trained; a later one may know more keys.
         "recipe_sha256": run.report.get("recipe_sha256") or run.recipe.fingerprint(),
         "commit": run.report["commit"],

@@ -44,7 +44,6 @@ def select_branches(bits: tuple[int, ...], scheme: str) -> dict[int, tuple[int, 
     return {b: table[b] for b in bits}
 
 
-INT16_MAX = 2**15 - 1
 _EPS = 1e-5
 _MOMENTUM = 0.1
 
@@ -116,8 +115,9 @@ class Stem(nn.Module):
 
     The border is padded with the *rounded mean pixel* before normalisation, which is zero up to half
     a grey level after it, so that the integer stem on the device can pad with the same bytes.
-    Weights have 16 bits, as on the device: rounding them only at export would move features by 1e-5,
-    enough to flip a few activation codes an image, which the quantised body amplifies.
+    Weights are rounded to 16 or 8 bits, as on the device: rounding them only at export would move
+    features (by 1e-5 even with 16 bits), enough to flip activation codes, which the quantised body
+    amplifies.
 
     Args:
         shape: channels, kernel, stride and pool of the network's stem.
@@ -125,6 +125,7 @@ class Stem(nn.Module):
         momentum: of the batch normalisation, whose statistics all levels share.
         copies: times the channels, one part for each branch.
         bare: convolution only, for bodies that normalise their input themselves.
+        bits: of the weights: 8 or 16.
     """
 
     pixel_mean: Tensor
@@ -139,8 +140,10 @@ class Stem(nn.Module):
         momentum: float,
         copies: int = 1,
         bare: bool = False,
+        bits: int = 16,
     ) -> None:
         super().__init__()
+        self.largest = 2 ** (bits - 1) - 1
         self.pad, self.stride, self.pool = shape.kernel_size // 2, shape.stride, shape.pool
         channels = shape.channels * copies
         self.conv = nn.Conv2d(3, channels, shape.kernel_size, self.stride, 0, bias=False)
@@ -173,10 +176,11 @@ class Stem(nn.Module):
         """The weights that the device stores, for pixels that are not normalised.
 
         Returns:
-            integers in -32767..32767 ``[C, 3, k, k]`` (as floats), and the value of one ``[C]``.
+            integers ``[C, 3, k, k]`` (as floats) in -32767..32767, or -127..127 with 8 bits, and the
+            value of one ``[C]``.
         """
         weight = self.conv.weight / self.pixel_std[:, None, None]
-        unit = weight.abs().amax((1, 2, 3)).clamp_min(1e-20) / INT16_MAX
+        unit = weight.abs().amax((1, 2, 3)).clamp_min(1e-20) / self.largest
         return torch.round(weight / unit[:, None, None, None]), unit
 
 
@@ -237,6 +241,7 @@ class MultiBranchNet(nn.Module):
         bits: levels to build.
         mean, std: of the pixels, per channel, 0..255.
         topology: how the branches are arranged; MBQuant's if not given.
+        stem_bits: of the stem's weights: 8 or 16.
     """
 
     def __init__(
@@ -248,6 +253,7 @@ class MultiBranchNet(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         topology: Topology | None = None,
+        stem_bits: int = 16,
     ) -> None:
         super().__init__()
         spec = NETWORKS[network]
@@ -268,6 +274,7 @@ class MultiBranchNet(nn.Module):
             1.0 - (1.0 - _MOMENTUM) ** len(self.bits),
             copies=count if self.topology.branch_stem else 1,
             bare=self.topology.preactivation and isinstance(spec, BodySpec),
+            bits=stem_bits,
         )
         self.branches = nn.ModuleList(self._body(spec, j) for j in range(1, count + 1))
         self.classifier = nn.Linear(spec.width, self.num_classes)

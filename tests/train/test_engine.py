@@ -124,6 +124,7 @@ def test_optimizers_of_a_recipe(tmp_path: Path) -> None:
     [
         ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
         ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
+        ("network.stem_bits=4", "network.stem_bits: expected one of 8, 16 (got 4)"),
         ("train.epochs=many", "train.epochs: expected an integer"),
         ("train.lr=-1", "train.lr: expected a value from 0 to 10"),
         (

@@ -116,5 +116,12 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return MultiBranchNet(
-            recipe.network.name, labels, input_size, recipe.method.bits, mean, std, topology
+            recipe.network.name,
+            labels,
+            input_size,
+            recipe.method.bits,
+            mean,
+            std,
+            topology,
+            recipe.network.stem_bits,
         )
