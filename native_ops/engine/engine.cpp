@@ -127,6 +127,9 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
            profile != nullptr ? profile->data() : nullptr,
            watch},
           lanes_ ? &*lanes_ : nullptr);
+  if (profile != nullptr) {  // a layer that ran with the one before has no entry
+    std::erase_if(*profile, [](const LayerTime& time) { return time.layer.empty(); });
+  }
 }
 
 void Engine::run_all(const Run& run, const Lanes* lanes) const {
@@ -154,16 +157,18 @@ void Engine::run_all(const Run& run, const Lanes* lanes) const {
 void Engine::run_layers(const Run& run, int begin, int end) const {
   for (int i = begin; i < end; ++i) {
     const PlanLayer& layer = plan_.layers[i];
+    const Step& step = run.steps[i];
     if (run.profile == nullptr) {
-      run_layer(run.context, layer, run.steps[i], run.buffers);
-      continue;
+      run_layer(run.context, layer, step, run.buffers);
+    } else {
+      const double start = run.watch.microseconds();
+      run_layer(run.context, layer, step, run.buffers);
+      LayerTime& time = run.profile[i] = describe(run.context, layer, step);
+      time.start = start;
+      time.microseconds = run.watch.microseconds() - start;
+      time.beside = lanes_ && lanes_->begin() <= i && i < lanes_->end();
     }
-    const double start = run.watch.microseconds();
-    run_layer(run.context, layer, run.steps[i], run.buffers);
-    LayerTime& time = run.profile[i] = describe(run.context, layer, run.steps[i]);
-    time.start = start;
-    time.microseconds = run.watch.microseconds() - start;
-    time.beside = lanes_ && lanes_->begin() <= i && i < lanes_->end();
+    if (step.pool != nullptr) ++i;  // has run as well
   }
 }
 
@@ -188,6 +193,7 @@ LayerTime Engine::describe(const RunContext& context, const PlanLayer& layer,
   }
   time.layer += " " + std::to_string(in.height) + "x" + std::to_string(in.width) + "x" +
                 std::to_string(in.channels) + " -> " + std::to_string(layer.outputs);
+  if (step.pool != nullptr) time.layer += ", pooled";
   return time;
 }
 
@@ -240,6 +246,23 @@ ConvCall Engine::conv_call(const PlanLayer& layer, const Step& step, const Buffe
           buffers.scratch};
 }
 
+StreamCall Engine::stream_call(const PlanLayer& layer, uint8_t* arena) const {
+  const PlanValue& input = plan_.values[layer.input];
+  const LayerOutput output = output_of(layer, arena);
+  StreamCall call{};
+  call.height = input.height;
+  call.width = input.width;
+  call.channels = input.channels;
+  call.input = stream(layer.input, arena);
+  call.pool = {input.height,      input.width,       input.channels,
+               layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+  call.kept = layer.outputs;
+  call.stream = output.stream;
+  call.code_outputs = output.code_outputs;
+  std::copy_n(output.codes, kMaxCodeOutputs, call.codes);
+  return call;
+}
+
 void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const Step& step,
                        const Buffers& buffers) const {
   const LayerKernels& kernels = *context.kernels;
@@ -251,27 +274,14 @@ void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const 
           plan_.shape(layer),      buffers.image,
           stem_weights(layer),     step.weights != nullptr ? step.weights->data() : nullptr,
           output_of(layer, arena), buffers.scratch};
-      return step.stem->run(call, parallel);
+      if (step.pool == nullptr) return step.stem->run(call, parallel);
+      return step.stem->run_pooled(call, stream_call(*step.pool, arena), parallel);
     }
     case LayerKind::kConv:
     case LayerKind::kDepthwise:
       return step.conv->run(conv_call(layer, step, buffers), parallel);
-    case LayerKind::kFork: {
-      const PlanValue& input = plan_.values[layer.input];
-      const LayerOutput output = output_of(layer, arena);
-      StreamCall call{};
-      call.height = input.height;
-      call.width = input.width;
-      call.channels = input.channels;
-      call.input = stream(layer.input, arena);
-      call.pool = {input.height,      input.width,       input.channels,
-                   layer.pool_kernel, layer.pool_stride, layer.pool_pad};
-      call.kept = layer.outputs;
-      call.stream = output.stream;
-      call.code_outputs = output.code_outputs;
-      std::copy_n(output.codes, kMaxCodeOutputs, call.codes);
-      return kernels.stream(call, parallel);
-    }
+    case LayerKind::kFork:
+      return kernels.stream(stream_call(layer, arena), parallel);
     case LayerKind::kPoolCodes: {
       const PlanValue& input = plan_.values[layer.input];
       const PoolShape shape{input.height,      input.width,       input.channels,

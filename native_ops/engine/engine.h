@@ -64,6 +64,7 @@ class Engine {
   struct Step {
     const ConvKernel* conv = nullptr;
     const StemKernel* stem = nullptr;
+    const PlanLayer* pool = nullptr;  // of a stem: the next layer, which it runs as well
     PreparedWeights weights;
     size_t scratch = 0;
     bool alone = false;  // on one thread, other branches on others
@@ -104,6 +105,7 @@ class Engine {
   size_t bytes_for(const Steps& steps, const Lanes* lanes) const;
   void use_places(const Places& places);
   size_t scratch_offset() const;
+  const PlanLayer* only_reader_pools(const PlanLayer& stem) const;
   void check_weights(const PlanLayer& layer) const;
   size_t total_prepared(const ConvKernel& kernel) const;
   const ConvKernel* fastest_of(const RunContext& context, const PlanLayer& layer,
@@ -116,6 +118,7 @@ class Engine {
                  const Buffers& buffers) const;
   LayerTime describe(const RunContext& context, const PlanLayer& layer, const Step& step) const;
   ConvCall conv_call(const PlanLayer& layer, const Step& step, const Buffers& buffers) const;
+  StreamCall stream_call(const PlanLayer& layer, uint8_t* arena) const;
   LayerOutput output_of(const PlanLayer& layer, uint8_t* arena) const;
   CodeImage code_image(int value, uint8_t* arena) const;
   float* stream(int value, uint8_t* arena) const;

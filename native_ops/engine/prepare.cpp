@@ -274,17 +274,43 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer&
   return candidates[std::min_element(least.begin(), least.end()) - least.begin()].kernel;
 }
 
+// The layer behind a stem, if it is a max pool and alone reads what the stem writes.
+const PlanLayer* Engine::only_reader_pools(const PlanLayer& stem) const {
+  if (stem.code_outputs != 0 || !stem.relu() || &stem == &plan_.layers.back()) return nullptr;
+  const PlanLayer& next = *(&stem + 1);
+  const auto reads = [&](const PlanLayer& layer) {
+    const auto first = plan_.lists.begin() + (layer.inputs > 0 ? layer.first_input : 0);
+    return layer.input == stem.stream || layer.residual == stem.stream ||
+           std::find(first, first + layer.inputs, stem.stream) != first + layer.inputs;
+  };
+  const bool pools =
+      next.kind == LayerKind::kFork && next.branch == 0 && next.pool_kernel > 0 && reads(next);
+  return pools && std::count_if(plan_.layers.begin(), plan_.layers.end(), reads) == 1 ? &next
+                                                                                      : nullptr;
+}
+
 Engine::Step Engine::prepare_stem(const RunContext& context, const PlanLayer& layer) const {
   const ConvShape shape = plan_.shape(layer);
+  const StemWeights weights = stem_weights(layer);
   for (int i = 0; context.kernels->stem[i] != nullptr; ++i) {
     const StemKernel& kernel = *context.kernels->stem[i];
-    if (!kernel.supports(shape)) continue;
+    if (!kernel.supports(shape, weights)) continue;
     Step step;
     step.stem = &kernel;
     step.scratch = kernel.scratch_bytes(shape, context.parallel->threads);
+    step.pool = kernel.pools != nullptr ? only_reader_pools(layer) : nullptr;
+    if (step.pool != nullptr) {
+      const PlanValue& stream = plan_.values[step.pool->input];
+      const PoolShape pool{stream.height,          stream.width,           stream.channels,
+                           step.pool->pool_kernel, step.pool->pool_stride, step.pool->pool_pad};
+      if (kernel.pools(shape, pool)) {
+        step.scratch = kernel.pooled_scratch_bytes(shape, pool, context.parallel->threads);
+      } else {
+        step.pool = nullptr;
+      }
+    }
     const size_t bytes = kernel.prepared_bytes(shape);
     if (bytes != 0) {
-      const StemWeights weights = stem_weights(layer);
       step.weights = prepared_weights(plan_.keys[layer.weight] + plan_.keys[layer.second] +
                                           kernel.name + std::to_string(shape.width),
                                       bytes, [&](void* to) { kernel.prepare(shape, weights, to); });

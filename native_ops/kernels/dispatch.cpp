@@ -36,6 +36,7 @@ struct Available {
         {avx2_layers(), __builtin_cpu_supports("avx2") != 0},
         {avxvnni_layers(), __builtin_cpu_supports("avxvnni") != 0},
         {avx512vnni_layers(), cpu_has_avx512vnni()},
+        {avx512vbmi_layers(), cpu_has_avx512vnni() && __builtin_cpu_supports("avx512vbmi")},
 #elif defined(__aarch64__)
         {neon_layers(), true},
         {neondot_layers(), arm_features().dot},

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,6 +53,14 @@ struct StemWeights {
   const int16_t* weight;     // [outputs, kernel_height, kernel_width, inputs]
   const uint8_t* pad_value;  // [inputs], the pixel outside the image
 };
+
+// Whether every weight of a stem fits int8.
+inline bool fit_bytes(const ConvShape& shape, const StemWeights& weights) {
+  const int16_t* const end = weights.weight + static_cast<size_t>(shape.outputs) *
+                                                  shape.kernel_height * shape.kernel_width *
+                                                  shape.inputs;
+  return std::all_of(weights.weight, end, [](int16_t w) { return w >= -128 && w <= 127; });
+}
 
 constexpr size_t packed_payload_bytes(const ConvShape& shape) {
   return static_cast<size_t>(round_up(shape.outputs, kOutputBlock)) * shape.kernel_height *

@@ -89,6 +89,18 @@ struct ConvKernel {
   void (*run)(const ConvCall& call, const Parallel& parallel);
 };
 
+// A float32 stream [height, width, channels] turned into codes, and perhaps into a stream of its
+// first `kept` channels (zeros after them where it has fewer): what a block reads.
+struct StreamCall {
+  int height, width, channels;
+  const float* input;
+  PoolShape pool;  // pool.kernel 0: none; else the maximum over its windows comes first
+  int kept;        // channels of every output
+  float* stream;   // or null
+  int code_outputs;
+  CodeOutput codes[kMaxCodeOutputs];
+};
+
 // The first convolution: pixels uint8 [height, width, inputs] without a border, weights int16.
 // Accumulators fit int32; the delegate checks the weights. output.direct is false.
 struct StemCall {
@@ -100,25 +112,23 @@ struct StemCall {
   void* scratch;
 };
 
+//
+// Of a list the first that supports shape and weights is taken.
 struct StemKernel {
   const char* name;
-  bool (*supports)(const ConvShape& shape);
+  bool (*supports)(const ConvShape& shape, const StemWeights& weights);
   size_t (*prepared_bytes)(const ConvShape& shape);
   void (*prepare)(const ConvShape& shape, const StemWeights& weights, void* prepared);
   size_t (*scratch_bytes)(const ConvShape& shape, int threads);
   void (*run)(const StemCall& call, const Parallel& parallel);
-};
 
-// A float32 stream [height, width, channels] turned into codes, and perhaps into a stream of its
-// first `kept` channels (zeros after them where it has fewer): what a block reads.
-struct StreamCall {
-  int height, width, channels;
-  const float* input;
-  PoolShape pool;  // pool.kernel 0: none; else the maximum over its windows comes first
-  int kept;        // channels of every output
-  float* stream;   // or null
-  int code_outputs;
-  CodeOutput codes[kMaxCodeOutputs];
+  // Where it can: a stem with ReLU whose stream only a max pool reads, and that pool, without
+  // writing the stream. Of call.output only scale and bias count; after.input is not read.
+  bool (*pools)(const ConvShape& shape, const PoolShape& pool) = nullptr;
+  size_t (*pooled_scratch_bytes)(const ConvShape& shape, const PoolShape& pool,
+                                 int threads) = nullptr;
+  void (*run_pooled)(const StemCall& call, const StreamCall& after,
+                     const Parallel& parallel) = nullptr;
 };
 
 // Global average pool of each stream, join, classifier; as mbq::head, whose order of additions it
@@ -162,6 +172,7 @@ const LayerKernels* portable_layers();
 const LayerKernels* avx2_layers();
 const LayerKernels* avxvnni_layers();
 const LayerKernels* avx512vnni_layers();
+const LayerKernels* avx512vbmi_layers();
 const LayerKernels* neon_layers();
 const LayerKernels* neondot_layers();
 const LayerKernels* neoni8mm_layers();

@@ -82,7 +82,7 @@ void stem_rows(void* context, int thread, int begin, int end) {
   }
 }
 
-bool stem_supports(const ConvShape&) { return true; }
+bool stem_supports(const ConvShape&, const StemWeights&) { return true; }
 
 void stem(const StemCall& call, const Parallel& parallel) {
   Job<StemCall> job{call, stem_thread_scratch(call.shape)};

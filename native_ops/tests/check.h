@@ -231,6 +231,43 @@ class Record {
 
 std::string describe(const mbq::ConvShape& shape);
 
+// Calls visit(table) for each table that the options want.
+template <typename Visit>
+void for_tables(const Options& options, const Visit& visit) {
+  for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
+    if (options.wants_table((*table)->name)) visit(**table);
+  }
+}
+
+// Calls visit(table, kernel, last of its list) for each of a list of kernels. Tables have kernels
+// in common: they come once, with the first.
+template <typename List, typename Visit>
+void for_kernels(const Options& options, List mbq::LayerKernels::* list, const Visit& visit) {
+  for_tables(options, [&](const mbq::LayerKernels& table) {
+    for (List kernel = table.*list; *kernel; ++kernel) {
+      bool known = false;
+      for (auto other = mbq::available_layers(); *other != &table; ++other) {
+        if (!options.wants_table((*other)->name)) continue;
+        for (List theirs = (*other)->*list; *theirs; ++theirs) known |= *theirs == *kernel;
+      }
+      if (!known && options.wants_kernel((*kernel)->name)) visit(table, **kernel, !kernel[1]);
+    }
+  });
+}
+
+// The same for a function of tables: visit(table).
+template <typename Function, typename Visit>
+void for_functions(const Options& options, Function mbq::LayerKernels::* function,
+                   const Visit& visit) {
+  for_tables(options, [&](const mbq::LayerKernels& table) {
+    bool known = false;
+    for (auto other = mbq::available_layers(); *other != &table; ++other) {
+      known |= options.wants_table((*other)->name) && (*other)->*function == table.*function;
+    }
+    if (!known) visit(table);
+  });
+}
+
 // The parts of the check. Each covers the tables and kernels that the options want.
 void check_convolutions(const Options& options, Record& record);
 void check_stems(const Options& options, Record& record);

@@ -165,15 +165,10 @@ class ConvolutionCheck {
         record_(record),
         depthwise_(depthwise),
         random_(options.seed * 2 + (depthwise ? 1 : 0)) {
-    for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
-      if (!options.wants_table((*table)->name)) continue;
-      const ConvKernel* const* kernel = depthwise ? (*table)->depthwise : (*table)->conv;
-      for (; *kernel; ++kernel) {
-        const bool last = kernel[1] == nullptr;
-        if (!options.wants_kernel((*kernel)->name)) continue;
-        kernels_.push_back({*kernel, &record.entry((*table)->name, (*kernel)->name), last});
-      }
-    }
+    for_kernels(options, depthwise ? &mbq::LayerKernels::depthwise : &mbq::LayerKernels::conv,
+                [&](const mbq::LayerKernels& table, const ConvKernel& kernel, bool last) {
+                  kernels_.push_back({&kernel, &record.entry(table.name, kernel.name), last});
+                });
   }
 
   void run() {

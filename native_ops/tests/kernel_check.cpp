@@ -12,16 +12,19 @@
 namespace {
 
 int list(const check::Options& options) {
-  for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
-    if (!options.wants_table((*table)->name)) continue;
-    std::printf("%s\n", (*table)->name);
-    for (auto kernel = (*table)->conv; *kernel; ++kernel) std::printf("  %s\n", (*kernel)->name);
-    for (auto kernel = (*table)->depthwise; *kernel; ++kernel) {
-      std::printf("  %s\n", (*kernel)->name);
-    }
-    for (auto kernel = (*table)->stem; *kernel; ++kernel) std::printf("  %s\n", (*kernel)->name);
-    std::printf("  stream\n  pool_codes\n  head\n");
-  }
+  using mbq::LayerKernels;
+  const auto kernel = [](const LayerKernels& table, const auto& kernel, bool) {
+    std::printf("%s %s\n", table.name, kernel.name);
+  };
+  check::for_kernels(options, &LayerKernels::conv, kernel);
+  check::for_kernels(options, &LayerKernels::depthwise, kernel);
+  check::for_kernels(options, &LayerKernels::stem, kernel);
+  const auto function = [](const char* name) {
+    return [name](const LayerKernels& table) { std::printf("%s %s\n", table.name, name); };
+  };
+  check::for_functions(options, &LayerKernels::stream, function("stream"));
+  check::for_functions(options, &LayerKernels::pool_codes, function("pool_codes"));
+  check::for_functions(options, &LayerKernels::head, function("head"));
   return 0;
 }
 

@@ -122,7 +122,6 @@ class Timer {
         if (!options_.wants_table((*table)->name)) continue;
         for (const auto* kernels = (*table)->stem; *kernels; ++kernels) {
           if (!options_.wants_kernel((*kernels)->name)) continue;
-          if (!(*kernels)->supports(layer.shape)) continue;
           print(layer, (*table)->name, (*kernels)->name, 255, stem(**kernels, layer.shape), false);
         }
       }
@@ -170,7 +169,7 @@ class Timer {
     Buffer<int16_t> weights(static_cast<size_t>(shape.outputs) * shape.kernel_height *
                             shape.kernel_width * shape.inputs);
     for (size_t i = 0; i < weights.size(); ++i) {
-      weights[i] = static_cast<int16_t>(random_.between(-32768, 32767));
+      weights[i] = static_cast<int16_t>(random_.between(-128, 127));
     }
     const mbq::StemWeights given{weights.data(), pad_value.data()};
     Buffer<uint8_t> prepared(kernel.prepared_bytes(shape));

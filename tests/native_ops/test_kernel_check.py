@@ -40,13 +40,7 @@ def verdicts(output: str) -> dict[tuple[str, str], str]:
 
 def listed(output: str) -> set[tuple[str, str]]:
     """Table and kernel of each line of --list."""
-    found, table = set(), ""
-    for line in output.splitlines():
-        if line.startswith("  "):
-            found.add((table, line.strip()))
-        else:
-            table = line
-    return found
+    return {(table, kernel) for table, kernel in map(str.split, output.splitlines())}
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ void rows(void* context, int, int begin, int end) {
   }
 }
 
-bool supports(const ConvShape&) { return true; }
+bool supports(const ConvShape&, const StemWeights&) { return true; }
 
 size_t prepared_bytes(const ConvShape& shape) {
   return round_up(shape.outputs, 16) / 16 * block_elements(shape) * sizeof(int16_t);

@@ -12,7 +12,8 @@
 namespace mbq {
 namespace {
 
-constexpr StemKernel kDotStem = DotStem::kernel("u8s16_stem_direct_4x16__neondot");
+constexpr StemKernel kDotStemBytes = DotStem<true>::kernel("u8s8_stem_direct_4x16__neondot");
+constexpr StemKernel kDotStem = DotStem<false>::kernel("u8s16_stem_direct_4x16__neondot");
 constexpr ConvKernel kF2x2 = F2x2<DotF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neondot");
 constexpr ConvKernel kDirect =
     Direct<DotTile<false>, true>::kernel("u7s2_conv_direct_4x16__neondot");
@@ -23,7 +24,7 @@ constexpr ConvKernel kCentred =
 
 constexpr const ConvKernel* kConv[] = {&kF2x2, &kDirect, &kUnpacking, &kCentred, nullptr};
 constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
-constexpr const StemKernel* kStem[] = {&kDotStem, &kNeonStem, nullptr};
+constexpr const StemKernel* kStem[] = {&kDotStemBytes, &kDotStem, &kNeonStem, nullptr};
 
 }  // namespace
 

@@ -12,7 +12,8 @@
 namespace mbq {
 namespace {
 
-constexpr StemKernel kDotStem = DotStem::kernel("u8s16_stem_direct_4x16__neoni8mm");
+constexpr StemKernel kDotStemBytes = DotStem<true>::kernel("u8s8_stem_direct_4x16__neoni8mm");
+constexpr StemKernel kDotStem = DotStem<false>::kernel("u8s16_stem_direct_4x16__neoni8mm");
 constexpr ConvKernel kF2x2 = F2x2<MatrixF2x2>::kernel("u6s2_conv3x3s1_f2x2_4x8__neoni8mm");
 constexpr ConvKernel kUnpacking =
     Direct<MatrixTile, false>::kernel("u8s2_conv_direct_unpacking_8x8__neoni8mm");
@@ -20,7 +21,7 @@ constexpr ConvKernel kDirect = Direct<MatrixTile, true>::kernel("u8s2_conv_direc
 
 constexpr const ConvKernel* kConv[] = {&kF2x2, &kUnpacking, &kDirect, nullptr};
 constexpr const ConvKernel* kDepthwise[] = {&kNeonDepthwiseBytes, &kNeonDepthwise, nullptr};
-constexpr const StemKernel* kStem[] = {&kDotStem, &kNeonStem, nullptr};
+constexpr const StemKernel* kStem[] = {&kDotStemBytes, &kDotStem, &kNeonStem, nullptr};
 
 }  // namespace
 

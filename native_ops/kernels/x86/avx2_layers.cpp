@@ -49,12 +49,7 @@ constexpr ConvKernel kDepthwise{"u8s2_depthwise_direct_6x16__avx2",
                                 depthwise_prepare,
                                 no_scratch,
                                 depthwise};
-constexpr StemKernel kStem{"u8s16_stem_direct_6x16__avx2",
-                           stem_supports,
-                           stem_prepared_bytes,
-                           stem_prepare,
-                           stem_scratch_bytes,
-                           stem};
+constexpr StemKernel kStem = Stem<int16_t>::kernel("u8s16_stem_direct_6x16__avx2");
 
 // Fast algorithms of some shapes first, those of every shape last.
 constexpr const ConvKernel* kConvs[] = {&kF2x2Merged, &kF2x2Of4, &kF2x2Of6,         &kF4x4,

@@ -134,22 +134,8 @@ bool supports(const ConvShape& shape, int highest) {
          shape.out_width() > 0 && shape.out_height() < 32768 && shape.out_width() < 32768;
 }
 
-// Step of U in which a channel is multiplied: the order of the streams.
-int step_of(int channel, int lanes) {
-  const int chunk = channel / 64, lane = channel % 64 / 16, group = channel % 16 / 4;
-  const int chunk_lanes = lanes - 4 * chunk < 4 ? lanes - 4 * chunk : 4;
-  return 16 * chunk + (group / 2 * chunk_lanes + lane) * 2 + group % 2;
-}
-
-const uint8_t* payload_of(const ConvShape& shape, const uint8_t* payload, int block) {
-  return payload + static_cast<size_t>(block) * 9 * ((shape.inputs + 3) / 4) * kOutputBlock;
-}
-
 void make_u(const ConvShape& shape, const uint8_t* payload, int block, uint8_t* to) {
-  const int lanes = round_up(shape.inputs, 16) / 16;
-  make_u(
-      payload_of(shape, payload, block), shape.inputs, lanes,
-      [lanes](int channel) { return step_of(channel, lanes); }, to);
+  make_u<WeightTransform>(shape, payload_of(shape, payload, block), to);
 }
 
 // Start values of all blocks, then U of all blocks.
@@ -180,7 +166,7 @@ struct Walk {
   const Multiply* multiply;
   const OddMap* odd;  // or null
   int threads;
-  bool unpacking;
+  avx512vnni::MakeU make_u;  // or null: U is prepared
 
   uint8_t* strip(int thread) const {
     return static_cast<uint8_t*>(call.scratch) + thread * plan.strip_bytes();
@@ -188,7 +174,7 @@ struct Walk {
   // U of a block: prepared, or made here in memory of the thread's own.
   const uint8_t* u_of(int thread, int block) const {
     const size_t bytes = u_bytes(call.shape);
-    if (!unpacking) {
+    if (make_u == nullptr) {
       return static_cast<const uint8_t*>(call.prepared) + start_bytes(call.shape) + block * bytes;
     }
     uint8_t* const made = strip(plan.shared ? 1 : threads) + thread * bytes;
@@ -339,15 +325,14 @@ size_t unpacking_scratch_bytes(const ConvShape& shape, int threads) {
   return scratch_bytes(shape, threads) + threads * u_bytes(shape);
 }
 
-template <bool kUnpacking>
-void run(const ConvCall& call, const Parallel& parallel) {
+void run(const ConvCall& call, const Parallel& parallel, avx512vnni::MakeU make_u) {
   const int bytes = chunk_bytes(call.shape, call.input.pixel);
   Walk walk{call,
             Plan(call.shape, bytes, parallel.threads),
             multiply_of(bytes),
             odd_map_of(call.shape, bytes),
             parallel.threads,
-            kUnpacking};
+            make_u};
   if (!walk.plan.shared) {
     parallel.run(parallel.self, walk.plan.rows, Walk::run_strips, &walk);
     return;
@@ -359,22 +344,29 @@ void run(const ConvCall& call, const Parallel& parallel) {
                &walk);
 }
 
+void run_prepared(const ConvCall& call, const Parallel& parallel) { run(call, parallel, nullptr); }
+void run_unpacking(const ConvCall& call, const Parallel& parallel) { run(call, parallel, make_u); }
+
 }  // namespace
 
 namespace avx512vnni {
+
+void run_f2x2_unpacking(const ConvCall& call, const Parallel& parallel, MakeU make_u) {
+  run(call, parallel, make_u);
+}
 
 const ConvKernel kF2x2{"u8s2_conv3x3s1_f2x2_7x16__avx512vnni",
                        supports,
                        prepared_bytes,
                        prepare,
                        scratch_bytes,
-                       run<false>};
+                       run_prepared};
 const ConvKernel kF2x2Unpacking{"u8s2_conv3x3s1_f2x2_unpacking_7x16__avx512vnni",
                                 supports,
                                 start_bytes,
                                 prepare_start,
                                 unpacking_scratch_bytes,
-                                run<true>};
+                                run_unpacking};
 
 }  // namespace avx512vnni
 }  // namespace mbq

@@ -95,20 +95,39 @@ inline void make_start_values(const uint8_t* packed, int inputs, uint8_t* to) {
   store_start_values(of_u, to);
 }
 
-// U of a block of 16 outputs: [step of taps][step of channels][pair of taps][half][output][tap]
-// [4 channels].
-//
-// packed: the block's payload. lanes: of 16 channels. step_of: the step of channels that a group of
-// 4 is multiplied in.
-template <typename StepOf>
-void make_u(const uint8_t* packed, int inputs, int lanes, const StepOf& step_of, uint8_t* to) {
-  for (int group = 0; group < 4 * lanes; ++group) {
-    uint8_t* const step = to + static_cast<size_t>(step_of(4 * group)) * kStepBytes;
-    Bytes w[9] = {}, u[16];
+// The payload of a block of outputs.
+inline const uint8_t* payload_of(const ConvShape& shape, const uint8_t* payload, int block) {
+  return payload + static_cast<size_t>(block) * 9 * ((shape.inputs + 3) / 4) * kOutputBlock;
+}
+
+// Step of U in which a channel is multiplied: the order of the streams.
+inline int step_of(int channel, int lanes) {
+  const int chunk = channel / 64, lane = channel % 64 / 16, group = channel % 16 / 4;
+  const int chunk_lanes = lanes - 4 * chunk < 4 ? lanes - 4 * chunk : 4;
+  return 16 * chunk + (group / 2 * chunk_lanes + lane) * 2 + group % 2;
+}
+
+// U of 4 channels from arithmetic.
+struct WeightTransform {
+  [[gnu::always_inline]] static void run(const uint8_t* packed, int inputs, int group,
+                                         Bytes (&u)[16]) {
+    Bytes w[9] = {};
     if (4 * group < inputs) {
       for (int tap = 0; tap < 9; ++tap) w[tap] = weights_of(packed, inputs, group, tap);
     }
     transform_weights(w, u);
+  }
+};
+
+// U of a block of 16 outputs: [step of taps][step of channels][pair of taps][half][output][tap]
+// [4 channels]. packed: the block's payload.
+template <typename Transform>
+void make_u(const ConvShape& shape, const uint8_t* packed, uint8_t* to) {
+  const int lanes = round_up(shape.inputs, 16) / 16;
+  for (int group = 0; group < 4 * lanes; ++group) {
+    uint8_t* const step = to + static_cast<size_t>(step_of(4 * group, lanes)) * kStepBytes;
+    Bytes u[16];
+    Transform::run(packed, shape.inputs, group, u);
     for (int s = 0; s < 4; ++s) {
       for (int pair = 0; pair < 2; ++pair) {
         const auto& taps = kTapOrder[s][pair];

@@ -14,7 +14,7 @@ const LayerKernels* avx512vnni_layers() {
       &kDirect, &kDirectUnpacking, nullptr,
   };
   static constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
-  static constexpr const StemKernel* kStems[] = {&kStem, nullptr};
+  static constexpr const StemKernel* kStems[] = {&kStemBytes, &kStem, nullptr};
   static constexpr LayerKernels kernels{"avx512vnni", kConv,      kDepthwises, kStems,
                                         stream,       pool_codes, head};
   return &kernels;

@@ -21,10 +21,18 @@ extern const ConvKernel kStride2;
 extern const ConvKernel kF2x2;
 extern const ConvKernel kF2x2Unpacking;  // transforms 2-bit weights whenever they are read
 
+// The same with another transform: U of a block of 16 outputs, in the order that
+// avx512vnni_f2x2_weights.h describes.
+using MakeU = void (*)(const ConvShape& shape, const uint8_t* payload, int block, uint8_t* to);
+void run_f2x2_unpacking(const ConvCall& call, const Parallel& parallel, MakeU make_u);
+
 extern const ConvKernel kDepthwise;
+extern const StemKernel kStemBytes;
 extern const StemKernel kStem;
 
 void stream(const StreamCall& call, const Parallel& parallel);
+// A row without a pool, in the calling thread.
+void stream_row(const StreamCall& call);
 void pool_codes(const PoolShape& shape, const CodeImage& input, const CodeImage& output,
                 const Parallel& parallel);
 void head(const HeadCall& call, const Parallel& parallel);

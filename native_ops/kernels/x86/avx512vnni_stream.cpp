@@ -272,6 +272,11 @@ void stream(const StreamCall& call, const Parallel& parallel) {
                pool ? StreamWalk::rows<true> : StreamWalk::rows<false>, &walk);
 }
 
+void stream_row(const StreamCall& call) {
+  StreamWalk walk{&call, call.width};
+  StreamWalk::rows<false>(&walk, 0, 0, 1);
+}
+
 void pool_codes(const PoolShape& shape, const CodeImage& input, const CodeImage& output,
                 const Parallel& parallel) {
   CodePool walk{shape, input, output};

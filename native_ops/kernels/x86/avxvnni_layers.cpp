@@ -40,18 +40,14 @@ constexpr ConvKernel kDepthwise{"u8s2_depthwise_direct_6x16__avxvnni",
                                 depthwise_prepare,
                                 no_scratch,
                                 depthwise};
-constexpr StemKernel kStem{"u8s16_stem_direct_6x16__avxvnni",
-                           stem_supports,
-                           stem_prepared_bytes,
-                           stem_prepare,
-                           stem_scratch_bytes,
-                           stem};
+constexpr StemKernel kStemBytes = Stem<int8_t>::kernel("u8s8_stem_direct_6x16__avxvnni");
+constexpr StemKernel kStem = Stem<int16_t>::kernel("u8s16_stem_direct_6x16__avxvnni");
 
 // Fast algorithms of some shapes first, those of every shape last.
 constexpr const ConvKernel* kConvs[] = {&kF2x2Merged,      &kF2x2, &kF4x4, &kDirect,
                                         &kDirectUnpacking, nullptr};
 constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
-constexpr const StemKernel* kStems[] = {&kStem, nullptr};
+constexpr const StemKernel* kStems[] = {&kStemBytes, &kStem, nullptr};
 
 }  // namespace
 
