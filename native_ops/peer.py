@@ -138,8 +138,6 @@ class PeerProgram:
 def roofline(isa: str) -> float:
     """Most multiply-accumulates of 8-bit integers, 10^9 a second, that this thread can do.
 
-    Measured with a loop of the instruction set's multiply that stays in registers, or of the compiler's
-    own where the instruction set has no such loop.
+    Measured with a loop of the instruction set's multiply that stays in registers.
     """
-    names = _native.rooflines()
-    return _native.roofline(isa if isa in names else names[0])
+    return _native.roofline(isa)

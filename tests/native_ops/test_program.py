@@ -17,6 +17,7 @@ import pytest
 import native_ops
 from export import integer, program
 from native_ops import ModelError, Program, _native, container
+from native_ops.peer import roofline
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
 
@@ -53,6 +54,11 @@ def refused(path: Path, message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         Program.open(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_every_instruction_set_has_a_roofline() -> None:
+    assert tuple(_native.rooflines()) == native_ops.isa_available()
+    assert all(roofline(isa) > 0 for isa in native_ops.isa_available())
 
 
 @pytest.mark.parametrize("isa", native_ops.isa_available())

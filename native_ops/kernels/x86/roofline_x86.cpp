@@ -99,7 +99,8 @@ const Roofline* const* x86_rooflines() {
   static constexpr Roofline avxvnni{"avxvnni", int64_t{kSums256} * kMacsOf256, run_avxvnni};
   static constexpr Roofline avx512vnni{"avx512vnni", int64_t{kSums512} * kMacsOf512,
                                        run_avx512vnni};
-  static const Roofline* const all[] = {&avx2, &avxvnni, &avx512vnni, nullptr};
+  static constexpr Roofline avx512vbmi{"avx512vbmi", avx512vnni.macs, run_avx512vnni};
+  static const Roofline* const all[] = {&avx2, &avxvnni, &avx512vnni, &avx512vbmi, nullptr};
   return all;
 }
 
