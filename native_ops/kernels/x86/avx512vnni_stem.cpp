@@ -35,6 +35,7 @@ struct Stem {
   using Pixel = std::conditional_t<sizeof(W) == 1, uint8_t, int16_t>;
   using Operands = std::conditional_t<sizeof(W) == 1, CodesByBytes, WordsByWords>;
   static constexpr int kGroup = kStepBytes / sizeof(W);
+  static constexpr int kUsualStep = 2 * 3 * sizeof(Pixel);  // colours at stride 2
 
   // A row that is no multiple of a group ends with weights 0.
   static int row_groups(const ConvShape& shape) {
@@ -99,7 +100,7 @@ struct Stem {
                         const uint8_t* weights, int first_row) {
     const int first = block * kOutputBlock;
     if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
-      for_accumulators<Operands, Blocks>(
+      for_accumulators<Operands, Blocks, kUsualStep>(
           run, window, weights, GroupFinish<Blocks>(call.output, call.shape, first, first_row));
     } else {
       for_accumulators<Operands, Blocks>(
@@ -247,9 +248,9 @@ struct PooledStem {
     constexpr size_t kPixel = Blocks * kVectorBytes;
     const StemCall& call = *walk.call;
     const PoolShape& pool = walk.after->pool;
-    for_tiles<typename S::Operands, Blocks>(run, window, weights,
-                                            Store<Blocks>(call.output.scale + block * kOutputBlock),
-                                            {sums, 0, kPixel}, [](int, int, int) {});
+    for_tiles<typename S::Operands, Blocks, S::kUsualStep>(
+        run, window, weights, Store<Blocks>(call.output.scale + block * kOutputBlock),
+        {sums, 0, kPixel}, [](int, int, int) {});
     to += static_cast<size_t>(block) * kVectorBytes;
     for (int x = 0; x < pool.out_width(); ++x, to += row_bytes(1, call.shape.outputs)) {
       const Inside inside(pool, x, run.width);

@@ -62,15 +62,16 @@ struct Accumulators {
   }
 };
 
-// `Pixels` windows, each from its pointer on. Weights are [step][Blocks] vectors.
-template <typename Operands, typename TileFinish, int Pixels, int Blocks>
+// `Pixels` windows, each from its pointer on, or kStep bytes apart from the first pointer on if
+// that is not 0. Weights are [step][Blocks] vectors.
+template <typename Operands, typename TileFinish, int Pixels, int Blocks, int kStep = 0>
 void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights,
           const TileFinish& finish, uint8_t* const* to) {
   __m512i acc[Pixels][Blocks];
   const uint8_t* from[Pixels];
 #pragma GCC unroll 28
   for (int p = 0; p < Pixels; ++p) {
-    from[p] = pixels[p];
+    from[p] = kStep == 0 ? pixels[p] : pixels[0];
 #pragma GCC unroll 2
     for (int b = 0; b < Blocks; ++b) acc[p][b] = _mm512_setzero_si512();
   }
@@ -83,7 +84,7 @@ void tile(const uint8_t* const* pixels, const Window& window, const uint8_t* wei
         for (int b = 0; b < Blocks; ++b) w[b] = _mm512_load_si512(weights + b * kVectorBytes);
 #pragma GCC unroll 28
         for (int p = 0; p < Pixels; ++p) {
-          const __m512i inputs = broadcast(from[p] + offset);
+          const __m512i inputs = broadcast(from[p] + offset + p * kStep);
 #pragma GCC unroll 2
           for (int b = 0; b < Blocks; ++b) Operands::dot(acc[p][b], inputs, w[b]);
         }
@@ -107,6 +108,16 @@ constexpr Tile<F> kTiles[7] = {
     tile<O, F, 7 * Unit, Blocks>,
 };
 
+// Tiles whose pixels lie side by side in a row, `Step` bytes apart: as many addresses as pixels do
+// not fit the registers, and with one block there is a load of one for each multiplication.
+template <typename O, typename F, int Blocks, int Step, int Unit = 4 / Blocks>
+constexpr Tile<F> kRowTiles[7] = {
+    tile<O, F, Unit, Blocks, Step>,     tile<O, F, 2 * Unit, Blocks, Step>,
+    tile<O, F, 3 * Unit, Blocks, Step>, tile<O, F, 4 * Unit, Blocks, Step>,
+    tile<O, F, 5 * Unit, Blocks, Step>, tile<O, F, 6 * Unit, Blocks, Step>,
+    tile<O, F, 7 * Unit, Blocks, Step>,
+};
+
 // A run of an image's pixels, counted over its rows: where the windows of its pixels begin.
 struct PixelRun {
   int begin, end, width;
@@ -121,7 +132,9 @@ struct TileTarget {
 };
 
 // Calls TileFinish for the tiles of a run and then done(pixels, y and x of the first of them).
-template <typename Operands, int Blocks, typename TileFinish, typename Done>
+// kStep: bytes between neighbouring pixels for which it is fastest.
+template <typename Operands, int Blocks, int kStep = 16 * Blocks, typename TileFinish,
+          typename Done>
 [[gnu::always_inline]] inline void for_tiles(const PixelRun& run, const Window& window,
                                              const uint8_t* weights, const TileFinish& finish,
                                              const TileTarget& target, const Done& done) {
@@ -132,12 +145,28 @@ template <typename Operands, int Blocks, typename TileFinish, typename Done>
   // From behind a row to the next.
   const size_t from_gap = run.step_y - run.width * run.step_x;
   const size_t to_gap = target.step_y - run.width * target.step_x;
+  // Rows are cut into equal parts if those are whole units.
+  const int parts = (run.width + kMost - 1) / kMost;
+  const bool in_rows =
+      run.step_x == kStep && x == 0 && run.end % run.width == 0 && run.width % (parts * kUnit) == 0;
+  const int most = in_rows ? run.width / parts : kMost;
+  const Tile<TileFinish>* const tiles = in_rows ? kRowTiles<Operands, TileFinish, Blocks, kStep>
+                                                : kTiles<Operands, TileFinish, Blocks>;
   for (int begin = run.begin; begin < run.end;) {
-    const int count = run.end - begin < kMost ? run.end - begin : kMost;
+    const int count = run.end - begin < most ? run.end - begin : most;
     const uint8_t* from[kMost];
     uint8_t* to[kMost];
     const int first_y = y, first_x = x;
-    for (int p = 0; p < count; ++p) {
+    if (in_rows) {
+      from[0] = next_from;
+      for (int p = 0; p < count; ++p) to[p] = next_to + p * target.step_x;
+      const bool ends = (x += count) == run.width;
+      next_from += count * run.step_x + (ends ? from_gap : 0);
+      next_to += count * target.step_x + (ends ? to_gap : 0);
+      y += ends;
+      x = ends ? 0 : x;
+    }
+    for (int p = in_rows ? count : 0; p < count; ++p) {
       from[p] = next_from;
       if constexpr (TileFinish::kNeedsPlaces) to[p] = next_to;
       const bool ends = ++x == run.width;
@@ -152,21 +181,22 @@ template <typename Operands, int Blocks, typename TileFinish, typename Done>
       to[p] = to[0];
     }
     if constexpr (!TileFinish::kNeedsPlaces) to[0] = target.first;
-    kTiles<Operands, TileFinish, Blocks>[units - 1](from, window, weights, finish, to);
+    tiles[units - 1](from, window, weights, finish, to);
     done(count, first_y, first_x);
     begin += count;
   }
 }
 
 // The same by finish(accumulators [pixels][Blocks][16], pixels, y and x of the first of them).
-template <typename Operands, int Blocks, typename LayerFinish>
+template <typename Operands, int Blocks, int kStep = 16 * Blocks, typename LayerFinish>
 [[gnu::always_inline]] inline void for_accumulators(const PixelRun& run, const Window& window,
                                                     const uint8_t* weights,
                                                     const LayerFinish& finish) {
   alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
   const TileTarget target{reinterpret_cast<uint8_t*>(accumulators), 0, 0};
-  for_tiles<Operands, Blocks>(run, window, weights, Accumulators{}, target,
-                              [&](int count, int y, int x) { finish(accumulators, count, y, x); });
+  for_tiles<Operands, Blocks, kStep>(
+      run, window, weights, Accumulators{}, target,
+      [&](int count, int y, int x) { finish(accumulators, count, y, x); });
 }
 
 }  // namespace
