@@ -55,7 +55,7 @@ class Phase:
 
 HEAT_AND_RECOVER = (
     Phase(120, 2.6, 0.05),
-    Phase(760, 4.98, 0.15),
+    Phase(760, 4.84, 0.15),
     Phase(1300, 3.5, 0.05),
     Phase(2100, 3.6, 0.08),
     Phase(2400, 3.1, 0.05, charger=True),
