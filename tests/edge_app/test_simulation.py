@@ -401,7 +401,7 @@ def test_a_recording_is_replayed_in_open_loop(capsys: pytest.CaptureFixture[str]
     report = json.loads(capsys.readouterr().out)
     assert "open loop" in report["note"]
     runs = report["runs"]
-    assert {run["peak_c"] for run in runs} == {79.1}, "as recorded, whoever governs"
+    assert {run["peak_c"] for run in runs} == {77.7}, "as recorded, whoever governs"
     assert {run["hours"] for run in runs} == {0.667}
     bits = {run["governor"]: run["mean_bits"] for run in runs}
     assert bits["static 8"] == 8 > bits["balanced"] > bits["static 2"] == 2
