@@ -254,8 +254,7 @@ StreamCall Engine::stream_call(const PlanLayer& layer, uint8_t* arena) const {
   call.width = input.width;
   call.channels = input.channels;
   call.input = stream(layer.input, arena);
-  call.pool = {input.height,      input.width,       input.channels,
-               layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+  call.pool = plan_.pool(layer);
   call.kept = layer.outputs;
   call.stream = output.stream;
   call.code_outputs = output.code_outputs;
@@ -283,9 +282,7 @@ void Engine::run_layer(const RunContext& context, const PlanLayer& layer, const 
     case LayerKind::kFork:
       return kernels.stream(stream_call(layer, arena), parallel);
     case LayerKind::kPoolCodes: {
-      const PlanValue& input = plan_.values[layer.input];
-      const PoolShape shape{input.height,      input.width,       input.channels,
-                            layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+      const PoolShape shape = plan_.pool(layer);
       const LayerOutput output = output_of(layer, arena);
       return kernels.pool_codes(shape, code_image(layer.input, arena), output.codes[0].image,
                                 parallel);

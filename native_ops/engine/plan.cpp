@@ -255,4 +255,10 @@ Plan Plan::decode(const void* bytes, size_t size) {
   return plan;
 }
 
+PoolShape Plan::pool(const PlanLayer& layer) const {
+  const PlanValue& input = values[layer.input];
+  return {input.height,      input.width,       input.channels,
+          layer.pool_kernel, layer.pool_stride, layer.pool_pad};
+}
+
 }  // namespace mbq

@@ -67,6 +67,9 @@ struct Plan {
 
   // Geometry of a convolution or stem.
   ConvShape shape(const PlanLayer& layer) const;
+
+  // Of a layer's pool; kernel 0 where it has none.
+  PoolShape pool(const PlanLayer& layer) const;
 };
 
 }  // namespace mbq

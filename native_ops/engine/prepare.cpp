@@ -279,9 +279,9 @@ const PlanLayer* Engine::only_reader_pools(const PlanLayer& stem) const {
   if (stem.code_outputs != 0 || !stem.relu() || &stem == &plan_.layers.back()) return nullptr;
   const PlanLayer& next = *(&stem + 1);
   const auto reads = [&](const PlanLayer& layer) {
-    const auto first = plan_.lists.begin() + (layer.inputs > 0 ? layer.first_input : 0);
-    return layer.input == stem.stream || layer.residual == stem.stream ||
-           std::find(first, first + layer.inputs, stem.stream) != first + layer.inputs;
+    bool found = false;
+    for_reads(plan_, layer, [&](int value) { found |= value == stem.stream; });
+    return found;
   };
   const bool pools =
       next.kind == LayerKind::kFork && next.branch == 0 && next.pool_kernel > 0 && reads(next);
@@ -300,9 +300,7 @@ Engine::Step Engine::prepare_stem(const RunContext& context, const PlanLayer& la
     step.scratch = kernel.scratch_bytes(shape, context.parallel->threads);
     step.pool = kernel.pools != nullptr ? only_reader_pools(layer) : nullptr;
     if (step.pool != nullptr) {
-      const PlanValue& stream = plan_.values[step.pool->input];
-      const PoolShape pool{stream.height,          stream.width,           stream.channels,
-                           step.pool->pool_kernel, step.pool->pool_stride, step.pool->pool_pad};
+      const PoolShape pool = plan_.pool(*step.pool);
       if (kernel.pools(shape, pool)) {
         step.scratch = kernel.pooled_scratch_bytes(shape, pool, context.parallel->threads);
       } else {
