@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from edge_app.clock import Clock
-from edge_app.sensors.root import Attribute, Root
+from edge_app.sensors.root import Attribute, Root, RootAround
 from edge_app.sensors.types import (
     Battery,
     Quality,
@@ -111,7 +111,7 @@ class GuardedSensors:
         return None
 
 
-class GuardedRoot:
+class GuardedRoot(RootAround):
     """``root``, whose reads return within 2 s of ``clock``'s time.
 
     A file that hangs gives ``ETIMEDOUT``, and does so at once from then on, until that read has come
@@ -119,17 +119,9 @@ class GuardedRoot:
     """
 
     def __init__(self, root: Root, clock: Clock) -> None:
-        self._root = root
+        super().__init__(root)
         self._clock = clock
         self._hanging: dict[str, threading.Event] = {}
-
-    @property
-    def name(self) -> str:
-        return self._root.name
-
-    @property
-    def is_this_machine(self) -> bool:
-        return self._root.is_this_machine
 
     def read(self, path: str) -> Attribute:
         return self._call(path, lambda: self._root.read(path), HANGS)

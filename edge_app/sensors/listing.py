@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_app.clock import Clock
-from edge_app.sensors.root import Attribute, Root, natural
+from edge_app.sensors.root import Attribute, Root, RootAround, natural
 from edge_app.sensors.sysfs import SysfsSensors
 from edge_app.sensors.thermal import CPU_COOLING, unused
 from edge_app.sensors.types import Quality, Reading, Sample, absent
@@ -72,20 +72,12 @@ class Listed:
         }
 
 
-class ObservedRoot:
+class ObservedRoot(RootAround):
     """Another root, of which is remembered what was read of it."""
 
     def __init__(self, root: Root) -> None:
-        self._root = root
+        super().__init__(root)
         self.seen: dict[str, Attribute] = {}
-
-    @property
-    def name(self) -> str:
-        return self._root.name
-
-    @property
-    def is_this_machine(self) -> bool:
-        return self._root.is_this_machine
 
     def read(self, path: str) -> Attribute:
         attribute = self._root.read(path)

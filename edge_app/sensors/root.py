@@ -75,6 +75,21 @@ class Root(Protocol):
         ...
 
 
+class RootAround:
+    """What stands around another root and is taken for it."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    @property
+    def name(self) -> str:
+        return self._root.name
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self._root.is_this_machine
+
+
 class SysRoot:
     """Files of /sys and /proc, or of a copy of them below ``root``.
 
