@@ -4,7 +4,6 @@ the pipeline over it, and closes everything again."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_app.collecting import steady_memory
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.signals import StopRequest
 from edge_app.sources import TEST_DIGITS, Source, open_source
@@ -187,7 +187,7 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
                 _say(str(problem))
         if levels is not None and options.fixed_bits is None:
             levels.prepare(governor.first_level)
-        _settle(resources)
+        resources.enter_context(steady_memory())
         pipeline.run()
         completed = True
     finally:
@@ -355,17 +355,6 @@ def replay_speed(trace_s: float, duration_s: float | None) -> float:
     if not duration_s or trace_s <= 0:
         return REPLAY_SPEED
     return max(1.0, trace_s / (REPLAY_SHARE * duration_s))
-
-
-def _settle(resources: contextlib.ExitStack) -> None:
-    """Take everything that lives as long as the run out of the garbage collector's sight.
-
-    It is gone through in each full collection otherwise: rarely, since it is much, so that garbage
-    piles up for long, and then with a pause that costs frames.
-    """
-    gc.collect()
-    gc.freeze()
-    resources.callback(gc.unfreeze)
 
 
 def _say(text: str) -> None:
