@@ -134,6 +134,7 @@ class QuantizedConv(nn.Module, ABC):
     trains_lower = True
     """Whether the lower end of the activation range is trained; else it stays at zero."""
     trains_upper = True
+    """Whether the upper end is trained; else it stays where calibration put it."""
     initial_upper = 1.0
     """Upper end of the activation range before (or without) calibration."""
 
@@ -216,8 +217,6 @@ class QuantizedConv(nn.Module, ABC):
 
     @torch.no_grad()
     def _calibrate_activations(self, x: Tensor, index: int) -> None:
-        if not self.trains_upper:
-            return
         # Inputs are rectified; 3 * std / HALF_NORMAL_STD is 3 sigma of a half-normal distribution.
         values = x.float()
         if self.trains_lower:

@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from small_networks import SIDES, build, digits, narrow
+from small_networks import build, digits, narrowed
 from torch import Tensor
 
 from train import methods
 from train.branches import MultiBranchNet
 from train.networks import NETWORKS
+from train.optimizers import decay
 from train.recipe import MethodRecipe
 
 METHODS = {
@@ -58,18 +57,6 @@ def able(method: str, network: str) -> tuple[int, ...]:
     return tuple(b for b in bits if b >= 4) if method == "adabits-floor" else bits
 
 
-@contextmanager
-def narrowed(network: str) -> Iterator[int]:
-    """Within it the large networks are small enough; gives the side of the images."""
-    side, whole = SIDES.get(network, 8), NETWORKS[network]
-    if side > 8:
-        NETWORKS[network] = narrow(whole)
-    try:
-        yield side
-    finally:
-        NETWORKS[network] = whole
-
-
 def memorise(method: str, network: str) -> Outcome:
     """Train a pair as recipes do, until every level that can knows every image, or steps run out."""
     recipe = METHODS[method]
@@ -87,6 +74,7 @@ def memorise(method: str, network: str) -> Outcome:
     methods.calibrate(net, images, recipe.weight_sigmas)
     ranges = torch.optim.Adam([{"params": net.range_parameters()}], lr=RANGES_LEARNING_RATE)
     for step in range(STEPS):
+        model.param_groups[0]["lr"] = LEARNING_RATE * decay("cosine", step / STEPS)
         model.zero_grad()
         ranges.zero_grad()
         methods.backward(net, images, labels, chosen)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from train import methods
 from train.branches import MultiBranchNet
 from train.data import DataRecipe, load_dataset
-from train.networks import BodySpec, MobileNetSpec, NetworkSpec, VGGSpec
+from train.networks import NETWORKS, BodySpec, MobileNetSpec, NetworkSpec, VGGSpec
 from train.recipe import MethodRecipe, NetworkRecipe, Recipe
 
 # Settings of a run on digits that takes seconds.
@@ -41,6 +43,18 @@ def narrow(spec: NetworkSpec) -> NetworkSpec:
     return dataclasses.replace(
         spec, stem=stem, widths=divided(spec.widths), half=divided(spec.half)
     )
+
+
+@contextmanager
+def narrowed(network: str) -> Iterator[int]:
+    """Within it the large networks are small enough; gives the side of the images."""
+    side, whole = SIDES.get(network, 8), NETWORKS[network]
+    if side > 8:
+        NETWORKS[network] = narrow(whole)
+    try:
+        yield side
+    finally:
+        NETWORKS[network] = whole
 
 
 def build(recipe: MethodRecipe, network: str = "resnet8", side: int = 8) -> MultiBranchNet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import SIDES, build, digits, narrow
+from small_networks import build, digits, narrowed
 from torch import Tensor
 
 from train import methods
@@ -16,7 +16,7 @@ from train.methods.adabits import CentreConv, FloorConv
 from train.methods.any_precision import AnyPrecisionConv
 from train.methods.hot_swap import HotSwapConv, haar, inverse_haar
 from train.networks import NETWORKS, ConvShape
-from train.quantizers import BranchConv, QuantizedConv
+from train.quantizers import FULL_PRECISION, BranchConv, QuantizedConv
 from train.recipe import SHIPPED, MethodRecipe, RecipeError, load_recipe
 
 
@@ -103,16 +103,39 @@ def test_clip_of_activations_has_the_gradient_of_pact() -> None:
     assert ours == pytest.approx(float(alpha.grad), rel=1e-4)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("upper", [1.0, 2.5])
 @pytest.mark.parametrize("bits", [1, 2, 8])
-def test_any_precision_weights_are_the_published_formula(bits: int) -> None:
+def test_any_precision_weights_are_the_published_formula(bits: int, upper: float) -> None:
+    """With the published clip, which is the start, and with a calibrated one, in real units."""
     conv = _conv(AnyPrecisionConv, (bits,))
-    x = torch.rand(2, 6, 5, 5, dtype=torch.float64) * 1.5
+    assert conv.range_parameters() == [] and float(conv.act_upper) == 1.0
+    with torch.no_grad():
+        conv.act_upper.fill_(upper)
+    x = torch.rand(2, 6, 5, 5, dtype=torch.float64) * 1.5 * upper
     w, levels = conv.weight.detach(), 2**bits - 1
     v = torch.tanh(w) / (2 * torch.tanh(w).abs().max()) + 0.5
     weight = (2 * torch.round(levels * v) / levels - 1) * w.abs().mean()
-    activation = torch.round(x.clamp(0, 1) * levels) / levels
+    activation = torch.round((x / upper).clamp(0, 1) * levels) / levels * upper
     expected = torch.nn.functional.conv2d(activation, weight, None, 1, 1)
     torch.testing.assert_close(conv(x, bits), expected)
+    real = torch.tanh(w) / torch.tanh(w).abs().max() * w.abs().mean()
+    expected = torch.nn.functional.conv2d(x, real, None, 1, 1)
+    torch.testing.assert_close(conv(x, FULL_PRECISION), expected)
+
+
+@pytest.mark.parametrize("network", ["resnet8", "resnet20", "vgg11"])
+@pytest.mark.parametrize("name", ["any-precision", "adabits", "hot-swap"])
+def test_eight_bits_start_as_the_full_precision_network(name: str, network: str) -> None:
+    """What was learned in full precision is still there when quantised training begins."""
+    with narrowed(network) as side:
+        images, _ = digits(64, side)
+        net = build(MethodRecipe(name, (2, 8)), network, side)
+    methods.calibrate(net, images, 1.494)
+    with torch.no_grad():
+        features = net.stem(images)
+        real, quantised = net.classify_full_precision(features)[8], net.classify(features, 8)
+    logits = torch.stack([(x - x.mean(0)).flatten() for x in (real, quantised)])
+    assert float(torch.corrcoef(logits)[0, 1]) > 0.8
 
 
 def test_haar_bands_are_orthonormal_and_invertible() -> None:
@@ -187,15 +210,11 @@ def test_branches_of_the_published_table() -> None:
 
 @pytest.mark.parametrize("half", ["uniform", "published"])
 @pytest.mark.parametrize("network", list(NETWORKS))
-def test_half_branch_is_a_slice_of_the_full_one(
-    network: str, half: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_branch_is_a_slice_of_the_full_one(network: str, half: str) -> None:
     """Filters and channels beyond the half change nothing at 3 bits, those within do."""
-    side = SIDES.get(network, 8)
-    if side > 8:
-        monkeypatch.setitem(NETWORKS, network, narrow(NETWORKS[network]))
-    images, _ = digits(8, side)
-    net = build(MethodRecipe(bits=(2, 3, 4), half=half), network, side)
+    with narrowed(network) as side:
+        images, _ = digits(8, side)
+        net = build(MethodRecipe(bits=(2, 3, 4), half=half), network, side)
     methods.calibrate(net, images, 1.494)
     net.eval()
     body = net.branches[1]
