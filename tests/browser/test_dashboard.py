@@ -300,7 +300,7 @@ def test_without_scripts_every_number_is_there(
 def test_a_checkout_without_npm_has_tables_and_says_how_to_get_curves(
     tab: NewTab, screenshots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_serve import Rig
+    from serve_rig import Rig
 
     from edge_app.serve import open_page
     from edge_app.serve import page as page_module

@@ -15,7 +15,7 @@ import pytest
 from checks import all_quiet, hard_to_read, wider_than_the_screen
 from chromium import NewTab, Tab
 from governor_samples import make_battery, make_sample, make_zone
-from test_serve import Clock, Rig
+from serve_rig import Clock, Rig
 from waiting import wait_for
 
 from edge_app.sensors import Quality, Reading

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from running import COMMAND, TIMEOUT_S, Run, environment
+from serve_rig import TOKEN, Rig
+
+from edge_app.serve import Page, open_page
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +51,20 @@ def start_edge_app() -> Any:
     for process in running:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A hub to be served, which has seen nothing yet."""
+    return Rig()
+
+
+@pytest.fixture
+def page(rig: Rig) -> Iterator[Page]:
+    """The page of ``rig``, which has seen a frame and a decision."""
+    rig.frame()
+    rig.decide()
+    rig.hub.tick()
+    page = open_page(rig.hub, "127.0.0.1:0", TOKEN)
+    yield page
+    page.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edge_app.clock import ManualClock
 from edge_app.governor import Decision, Governor, Policy, load_policy
@@ -60,3 +62,21 @@ def run(
 ) -> list[Decision]:
     """One step a second from ``start`` on."""
     return [governor.step(sample(float(second))) for second in range(start, start + seconds)]
+
+
+def slow_sample(governor: Governor, factor: float) -> Callable[[float], Sample]:
+    """Frames that take ``factor`` times their profile while nobody else wants the CPU."""
+
+    def sample(t: float) -> Sample:
+        for _ in range(10):
+            governor.observe_latency(governor.level, PROFILE[governor.level] * factor)
+        return replace(make_sample(t, 55.0), other_load=ok(0.05, t))
+
+    return sample
+
+
+def restarted(governor: Governor, *overrides: str) -> Governor:
+    """Another governor that goes on from the state, through JSON, by a clock that starts at 0."""
+    fresh = make_governor(*overrides)
+    fresh.restore(json.loads(json.dumps(governor.state())))
+    return fresh

@@ -1,10 +1,8 @@
-"""The governor as a whole: events, policies that change, jumps of time, restarts, its log."""
+"""The governor as a whole: events, policies that change, jumps of time, second runs."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -17,21 +15,19 @@ from governor_samples import (
     a_policy,
     make_governor,
     make_sample,
-    make_zone,
     no_battery,
     ok,
+    restarted,
     run,
+    slow_sample,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.governor import Decision, Event, Governor, Policy
 from edge_app.governor.energy import LevelCost, Profile
-from edge_app.governor.state import age, finite, number, rows, since, table, text
 from edge_app.governor.wallclock import WallClock
-from edge_app.sensors import Quality, Sample
+from edge_app.sensors import Sample
 
 NOON = datetime(2026, 3, 29, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
@@ -162,17 +158,6 @@ def test_pause_is_told() -> None:
     paused = [decision for decision in decisions if decision.paused]
     assert paused and all(decision.why.endswith("; paused") for decision in paused)
     assert all("next raise" not in decision.why for decision in paused)
-
-
-def slow_sample(governor: Governor, factor: float) -> Callable[[float], Sample]:
-    """Frames that take ``factor`` times their profile while nobody else wants the CPU."""
-
-    def sample(t: float) -> Sample:
-        for _ in range(10):
-            governor.observe_latency(governor.level, PROFILE[governor.level] * factor)
-        return replace(make_sample(t, 55.0), other_load=ok(0.05, t))
-
-    return sample
 
 
 def test_thermometer_that_lies_is_found_out_by_slow_frames() -> None:
@@ -319,126 +304,6 @@ def test_another_policy_does_not_forgive_a_lost_sensor() -> None:
     assert {decision.bits for decision in decisions} == {2}
 
 
-# Restarts -----------------------------------------------------------------------------------------
-
-
-def restarted(governor: Governor, *overrides: str) -> Governor:
-    """Another governor that goes on from the state, through JSON, by a clock that starts at 0."""
-    fresh = make_governor(*overrides)
-    fresh.restore(json.loads(json.dumps(governor.state())))
-    return fresh
-
-
-def test_crash_loop_neither_raises_nor_resets_the_fail_safe() -> None:
-    governor = make_governor()
-    run(governor, make_sample, 0, 10)
-    run(governor, lambda t: make_sample(t, None), 10, 30)
-    for _ in range(5):
-        governor = restarted(governor)
-        decisions = run(governor, lambda t: make_sample(t, None), 0, 5)
-        assert {(decision.bits, decision.cause) for decision in decisions} == {(2, "failsafe")}
-        decisions = run(governor, make_sample, 5, 50)
-        assert {decision.bits for decision in decisions} == {2}
-
-
-def test_crash_loop_does_not_climb_by_restarting() -> None:
-    governor = make_governor()
-    run(governor, lambda t: make_sample(t, HOT), 0, 60)
-    assert governor.level == 2
-    for _ in range(5):
-        governor = restarted(governor)
-        assert governor.step(make_sample(0.0)).bits == 2
-    assert [d.bits for d in run(governor, make_sample, 1, 80) if d.changed][-1] == 8
-
-
-def test_distrust_survives_a_restart() -> None:
-    governor = make_governor()
-    run(governor, slow_sample(governor, 1.6), 0, 60)
-    fresh = restarted(governor)
-    decision = fresh.step(make_sample(0.0, 55.0))
-    assert decision.distrusted == ("cpu-thermal",)
-    assert decision.caps["failsafe"] == 2 and decision.bits == 2
-
-
-def test_restart_under_another_policy() -> None:
-    governor = make_governor()
-    run(governor, make_sample, 0, 5)
-    fresh = restarted(governor, "levels.max_bits=4")
-    assert fresh.step(make_sample(0.0)).bits == 4
-
-
-def test_state_before_the_first_step() -> None:
-    assert restarted(make_governor()).step(make_sample(0.0)).rung == 0
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=5) | st.sampled_from(["bits", "fps"]), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-PARTS = st.fixed_dictionaries(
-    {
-        "schema": st.just(1),
-        "arbiter": ANYTHING
-        | st.fixed_dictionaries(
-            {key: ANYTHING for key in ("bits", "fps", "held_by", "failed_s", "dwell", "raised")}
-        ),
-        "thermal": ANYTHING
-        | st.lists(
-            st.fixed_dictionaries({key: ANYTHING for key in ("zone", "silent_s", "lost")}),
-            max_size=3,
-        ),
-        "throttle": ANYTHING
-        | st.fixed_dictionaries(
-            {
-                key: ANYTHING
-                for key in ("steps", "hidden_s", "lie_s", "times", "distrusted", "detail")
-            }
-        ),
-    }
-)
-
-
-@settings(deadline=None, max_examples=30)
-@given(ANYTHING | PARTS)
-def test_any_state_can_be_restored(state: object) -> None:
-    governor = make_governor()
-    governor.restore(state)
-    for decision in run(governor, make_sample, 0, 3):
-        assert decision.bits in LEVELS and decision.why
-    json.dumps(governor.state(), allow_nan=False)
-
-
-@pytest.mark.parametrize("state", [None, [], {}, {"schema": 2}, {"schema": "1"}])
-def test_state_of_another_kind_is_ignored(state: object) -> None:
-    governor = make_governor()
-    run(governor, lambda t: make_sample(t, HOT), 0, 30)
-    if isinstance(state, dict) and state:
-        state = {**governor.state(), **state}
-    fresh = make_governor()
-    fresh.restore(state)
-    assert fresh.step(make_sample(0.0)).bits == 8
-
-
-def test_helpers_of_the_state() -> None:
-    assert age(-math.inf, 5.0) is None and age(math.inf, 5.0) is None
-    assert age(3.0, 5.0004) == 2.0 and age(6.0, 5.0) == 0.0
-    assert since(2.5, 5.0) == 2.5 and since(0, 5.0) == 5.0 and since(31536000.0, 0.0) == -31536000.0
-    assert since(31536000.1, 0.0) == since(-0.1, 0.0) == since(None, 0.0) == -math.inf
-    assert finite(3) == 3.0 and finite(2.5) == 2.5
-    for nonsense in (True, False, "3", None, math.nan, math.inf, [3], 10**400):
-        assert finite(nonsense) is None
-    assert number(3, 3, 4) == 3.0 and number(4, 3, 4) == 4.0
-    assert number(2.999, 3, 4) is None and number(4.001, 3, 4) is None
-    assert text("a") == "a" and text(3) == "" and text(None) == ""
-    assert table({"a": 1, 3: 2}) == {"a": 1} and table([("a", 1)]) == {} and table(None) == {}
-    assert rows([[1, 2], (3, 4), [5], 6, "ab"], 2) == [[1, 2], [3, 4]]
-    assert rows("ab", 1) == [] and rows(([1],), 1) == [[1]]
-
-
 # The end ------------------------------------------------------------------------------------------
 
 
@@ -458,115 +323,6 @@ def test_fail_safe_is_the_lowest_rung_and_stays_it() -> None:
     assert decision.events == (Event("failsafe", "the governor has stopped: boom"),)
     assert governor.level == 2 and governor.frame_interval_s == pytest.approx(1 / 7.5)
     assert [d.rung for d in run(governor, make_sample, 51, 15)] == [0] * 15
-
-
-# The log ------------------------------------------------------------------------------------------
-
-
-def test_decision_as_json() -> None:
-    governor = make_governor()
-    decision = governor.step(replace(make_sample(1.0004, 66.234, 0.35), wall=NOON))
-    shown = decision.to_json()
-    assert list(shown) == [
-        "t",
-        "bits",
-        "fps",
-        "rung",
-        "changed",
-        "previous_bits",
-        "paused",
-        "cause",
-        "caps",
-        "reasons",
-        "why",
-        "next_raise_s",
-        "temperature_c",
-        "forecast_c",
-        "slowdown",
-        "battery",
-        "battery_end_s",
-        "until_s",
-        "distrusted",
-        "events",
-    ]
-    assert shown["t"] == 1.0 and shown["bits"] == 6 and shown["fps"] == 30.0 and shown["rung"] == 4
-    assert shown["cause"] == "battery" and shown["temperature_c"] == 66.23
-    assert shown["caps"] == decision.caps and shown["why"] == decision.why
-    assert list(decision.reasons) == list(decision.caps) == list(shown["reasons"])
-    assert decision.reasons["battery"] == decision.why
-    assert decision.reasons["policy"] == "policy balanced allows 8 bits"
-    assert shown["changed"] is False and shown["previous_bits"] == 6 and shown["paused"] is False
-    assert shown["next_raise_s"] is None and shown["slowdown"] == 1.0
-    assert shown["forecast_c"] == 66.23 and shown["battery"] == 0.35
-    assert shown["distrusted"] == [] and shown["events"] == []
-
-
-def test_numbers_of_the_log_are_rounded_to_what_they_mean() -> None:
-    decision = Decision(
-        time=1.23456,
-        bits=4,
-        rung=3,
-        changed=True,
-        previous_bits=6,
-        cause="thermal",
-        caps={"thermal": 4},
-        why="hot",
-        next_raise_s=12.3456,
-        temperature_c=61.23456,
-        battery_charge=0.123456,
-        fps=14.98765,
-        paused=True,
-        forecast_c=65.4321,
-        slowdown=1.23456,
-        battery_end_s=1234.56,
-        until_s=2345.67,
-        distrusted=("cpu",),
-        events=(Event("paused", "too hot"),),
-        reasons={"thermal": "hot"},
-    )
-    assert list(decision.to_json().values()) == [
-        1.235,
-        4,
-        14.988,
-        3,
-        True,
-        6,
-        True,
-        "thermal",
-        {"thermal": 4},
-        {"thermal": "hot"},
-        "hot",
-        12.3,
-        61.23,
-        65.43,
-        1.235,
-        0.1235,
-        1235.0,
-        2346.0,
-        ["cpu"],
-        [{"kind": "paused", "text": "too hot"}],
-    ]
-
-
-def test_same_samples_give_the_same_bytes() -> None:
-    def log() -> str:
-        governor = make_governor()
-
-        def sample(t: float) -> Sample:
-            celsius = 60.0 + 20.0 * math.sin(t / 50.0)
-            return make_sample(t, None if 200 < t < 230 else celsius, 1.0 - t / 1000.0)
-
-        lines = (decision.to_json() for decision in run(governor, sample, 0, 600))
-        return "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
-
-    assert log() == log()
-
-
-def test_blind_decisions_have_no_temperature() -> None:
-    governor = make_governor()
-    run(governor, make_sample, 0, 5)
-    lost = governor.step(Sample(5.0, (make_zone(None, 5.0, Quality.MISSING),), no_battery(5.0)))
-    assert lost.temperature_c is None and lost.forecast_c is None
 
 
 # Second runs and the battery's budget -------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from test_serve import Clock, Rig
+from serve_rig import Clock, Rig
 
 from edge_app.serve.series import NAMES, SPANS, Point, Series, merged
 

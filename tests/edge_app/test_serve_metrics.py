@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from governor_samples import make_battery, make_zone, ok
 from prometheus_client.parser import text_string_to_metric_families
-from test_serve import Rig
+from serve_rig import Rig
 
 from edge_app.governor import Event
 from edge_app.sensors import Quality, Reading, Sample
