@@ -94,30 +94,49 @@ struct Filling {
   std::vector<int8_t> weights;
 };
 
-enum FillingKind { kRandom, kTransform, kCoherent, kMost, kLeast, kAlternating, kEmpty };
+enum FillingKind {
+  kRandom,
+  kTransform,
+  kShortTransform,
+  kCoherent,
+  kMost,
+  kLeast,
+  kAlternating,
+  kEmpty
+};
 constexpr int kFillingKinds = kEmpty + 1;
 
 // Signs of the rows of the transforms of F(4x4, 3x3) (Lavin & Gray 2016): inputs and weights whose
 // signs match their outer products drive every product sum of the transform domain to its bound.
+// F(4x3, 3x3) has others for the inputs of its 3 rows of outputs; those of weights are among these.
 constexpr int kInputSigns[6][6] = {{1, 0, -1, 0, 1, 0},  {0, -1, -1, 1, 1, 0}, {0, 1, -1, -1, 1, 0},
                                    {0, -1, -1, 1, 1, 0}, {0, 1, -1, -1, 1, 0}, {0, 1, 0, -1, 0, 1}};
+constexpr int kShortInputSigns[5][5] = {
+    {1, -1, -1, 1, 0}, {0, -1, -1, 1, 0}, {0, 1, -1, 1, 0}, {0, -1, 0, 1, 0}, {0, 1, -1, -1, 1}};
 constexpr int kWeightSigns[6][3] = {{1, 1, 1}, {1, 1, 1},  {1, -1, 1},
                                     {1, 1, 1}, {1, -1, 1}, {1, 1, 1}};
 
-uint8_t transform_code(int y, int x, int highest) {
-  // Every second tile of 6x6 at a spacing of 4, the first at -1; each serves another of 36 taps.
-  const int ty = (y + 1) / 8, tx = (x + 1) / 8;
-  const int tap = (ty * 5 + tx * 7 + 7) % 36;
-  const int iy = (y + 1) % 8, ix = (x + 1) % 8;
-  if (iy >= 6 || ix >= 6) return 0;
-  return kInputSigns[tap / 6][iy] * kInputSigns[tap % 6][ix] > 0 ? static_cast<uint8_t>(highest)
-                                                                 : 0;
+// out_rows: 4 or 3, of a tile.
+uint8_t transform_code(int y, int x, int highest, int out_rows) {
+  // Every second tile at a spacing of out_rows and 4, the first at -1; each serves another tap.
+  const int in_rows = out_rows + 2;
+  const int ty = (y + 1) / (2 * out_rows), tx = (x + 1) / 8;
+  const int tap = (ty * 5 + tx * 7 + 7) % (in_rows * 6);
+  const int iy = (y + 1) % (2 * out_rows), ix = (x + 1) % 8;
+  if (iy >= in_rows || ix >= 6) return 0;
+  const int down = out_rows == 3 ? kShortInputSigns[tap / 6][iy] : kInputSigns[tap / 6][iy];
+  return down * kInputSigns[tap % 6][ix] > 0 ? static_cast<uint8_t>(highest) : 0;
 }
 
 Filling filling(FillingKind kind, const ConvShape& shape, bool depthwise, int highest,
                 Random& random) {
-  static const char* const names[] = {"random",  "transform bound", "same in all channels",
-                                      "most",    "least",           "alternating",
+  static const char* const names[] = {"random",
+                                      "transform bound",
+                                      "transform bound of 3 rows",
+                                      "same in all channels",
+                                      "most",
+                                      "least",
+                                      "alternating",
                                       "all zero"};
   const int depth = depthwise ? 1 : shape.inputs;
   const int taps = shape.kernel_height * shape.kernel_width;
@@ -129,7 +148,8 @@ Filling filling(FillingKind kind, const ConvShape& shape, bool depthwise, int hi
       for (int c = 0; c < shape.inputs; ++c) {
         int code = 0;
         if (kind == kRandom) code = random.between(0, highest);
-        if (kind == kTransform) code = transform_code(y, x, highest);
+        if (kind == kTransform) code = transform_code(y, x, highest, 4);
+        if (kind == kShortTransform) code = transform_code(y, x, highest, 3);
         if (kind == kCoherent) code = extreme;
         if (kind == kMost || kind == kLeast) code = highest;
         if (kind == kAlternating) code = (c + y + x) % 2 == 0 ? highest : 0;
@@ -142,7 +162,7 @@ Filling filling(FillingKind kind, const ConvShape& shape, bool depthwise, int hi
       const int8_t extreme = random.one_in(2) ? 3 : -3;
       for (int c = 0; c < depth; ++c) {
         int8_t weight = any_weight();
-        if (kind == kTransform) {
+        if (kind == kTransform || kind == kShortTransform) {
           const int ky = tap / shape.kernel_width % 3, kx = tap % shape.kernel_width % 3;
           const int sign = kWeightSigns[o / 6 % 6][ky] * kWeightSigns[o % 6][kx];
           weight = static_cast<int8_t>(sign * 3);

@@ -250,8 +250,8 @@ struct TileFinish {
                                               _mm512_packus_epi32(values[2], values[3]));
     const __m512i columns =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
-    finish.store_square(
-        finish.output->codes[0].image, y, x,
+    finish.store_pairs(
+        finish.output->codes[0].image, y, x, 1, 0,
         pixels_of(_mm512_max_epu8(_mm512_shuffle_epi8(bytes, columns), finish.low_bytes[0])));
   }
 

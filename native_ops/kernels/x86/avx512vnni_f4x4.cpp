@@ -165,24 +165,6 @@ template <int B, int T>
   return out;
 }
 
-// Fetches one row of a tile's residual and stream into the cache while its products are summed.
-template <int B>
-void prefetch_row(const LayerOutput& output, const ConvShape& shape, int y, int x, int block) {
-  if (y >= shape.out_height()) return;
-  for (int c = 0; c < kOut && x + c < shape.out_width(); ++c) {
-    const size_t position =
-        (static_cast<size_t>(y) * shape.out_width() + x + c) * shape.outputs + block;
-    for (int b = 0; b < B; ++b) {
-      if (output.residual != nullptr) {
-        __builtin_prefetch(output.residual + position + b * kOutputBlock);
-      }
-      if (output.stream != nullptr) {
-        asm volatile("prefetchw %0" : : "m"(output.stream[position + b * kOutputBlock]));
-      }
-    }
-  }
-}
-
 // B blocks of 16 outputs of T tiles.
 template <bool kDirect, int B, int T>
 void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
@@ -191,8 +173,8 @@ void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, cons
   for (int i = 0; i < kIn; ++i) {
     if (!kDirect && layer.prefetch && i < kOut) {
       for (int t = first; t < first + T; ++t) {
-        prefetch_row<B>(call.output, call.shape, t / layer.columns * kOut + i,
-                        t % layer.columns * kOut, finish->first);
+        prefetch_row<kOut, B>(call.output, call.shape, t / layer.columns * kOut + i,
+                              t % layer.columns * kOut, finish->first);
       }
     }
     multiply_row<B, T>(v + i * kIn * layer.chunks * T * kVector,

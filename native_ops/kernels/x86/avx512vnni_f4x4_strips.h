@@ -24,14 +24,18 @@ struct Cut {
   int strips;
   bool by_output;  // threads share each strip and split its outputs, else each has its own strips
   size_t strip_bytes;
+  bool prefetch;  // the outputs are more than stay in the L2 cache beside all else
 
-  Cut(const ConvShape& shape, int side, size_t v_bytes, size_t u_bytes, int threads)
+  Cut(const ConvShape& shape, int tile_height, int tile_width, size_t v_bytes, size_t u_bytes,
+      int threads, size_t most_bytes = kStripBytes)
       : tile_bytes(v_bytes), block_bytes(u_bytes) {
-    columns = ceil_div(shape.out_width(), side);
-    tiles = columns * ceil_div(shape.out_height(), side);
+    columns = ceil_div(shape.out_width(), tile_width);
+    tiles = columns * ceil_div(shape.out_height(), tile_height);
     blocks = ceil_div(shape.outputs, kOutputBlock);
     units = ceil_div(blocks, 2);
-    strips = static_cast<int>((tiles * tile_bytes + kStripBytes - 1) / kStripBytes);
+    prefetch = static_cast<size_t>(shape.out_height()) * shape.out_width() * blocks * kVector >
+               kStripBytes / 4;
+    strips = static_cast<int>((tiles * tile_bytes + most_bytes - 1) / most_bytes);
     by_output = strips < threads;
     if (!by_output) strips = ceil_div(strips, threads) * threads;
     if (strips > tiles) strips = tiles;
@@ -167,11 +171,11 @@ void run_strips(const Layer& layer, const ConvCall& call, const Parallel& parall
   }
 }
 
-// The `Side` x `Side` pixels that a tile of outputs reads.
-template <int Side>
+// The `Rows` x `Columns` pixels that a tile of outputs reads.
+template <int Rows, int Columns = Rows>
 struct Window {
-  const uint8_t* row[Side];
-  ptrdiff_t column[Side];
+  const uint8_t* row[Rows];
+  ptrdiff_t column[Columns];
 
   void place(const ConvCall& call, int y, int x) {
     const CodeImage& image = call.input;
@@ -180,24 +184,43 @@ struct Window {
     // What lies behind the border only enters outputs that are not written.
     const int rows = call.shape.height + image.border - 1 - y;
     const int columns = call.shape.width + image.border - 1 - x;
-    for (int i = 1; i < Side; ++i) {
-      row[i] = row[i - 1] + (i <= rows ? image.row : 0);
-      column[i] = column[i - 1] + (i <= columns ? image.pixel : 0);
+    for (int i = 1; i < Rows; ++i) row[i] = row[i - 1] + (i <= rows ? image.row : 0);
+    for (int j = 1; j < Columns; ++j) {
+      column[j] = column[j - 1] + (j <= columns ? image.pixel : 0);
     }
   }
   const uint8_t* at(int i, int j) const { return row[i] + column[j]; }
 };
 
-// Windows of a group; `step` pixels from tile to tile.
-template <int Side>
-void place_windows(const ConvCall& call, const Cut& cut, int step, int first, int tiles,
-                   Window<Side>* windows) {
+// Windows of a group; `down` and `right` pixels from tile to tile.
+template <int Rows, int Columns>
+void place_windows(const ConvCall& call, const Cut& cut, int down, int right, int first, int tiles,
+                   Window<Rows, Columns>* windows) {
   int y = first / cut.columns, x = first % cut.columns;
   for (int t = 0; t < tiles; ++t) {
-    windows[t].place(call, y * step - call.shape.pad, x * step - call.shape.pad);
+    windows[t].place(call, y * down - call.shape.pad, x * right - call.shape.pad);
     if (++x == cut.columns) {
       x = 0;
       ++y;
+    }
+  }
+}
+
+// Fetches `Columns` pixels of a residual and a stream, B blocks of outputs from `first` on, into
+// the cache while their products are summed.
+template <int Columns, int B>
+void prefetch_row(const LayerOutput& output, const ConvShape& shape, int y, int x, int first) {
+  if (y >= shape.out_height()) return;
+  for (int c = 0; c < Columns && x + c < shape.out_width(); ++c) {
+    const size_t position =
+        (static_cast<size_t>(y) * shape.out_width() + x + c) * shape.outputs + first;
+    for (int b = 0; b < B; ++b) {
+      if (output.residual != nullptr) {
+        __builtin_prefetch(output.residual + position + b * kOutputBlock);
+      }
+      if (output.stream != nullptr) {
+        asm volatile("prefetchw %0" : : "m"(output.stream[position + b * kOutputBlock]));
+      }
     }
   }
 }

@@ -11,14 +11,12 @@ inline constexpr int kChunk = 32;        // channels in one vector of int16
 
 struct F4x4 : Cut {
   int chunks, pairs;  // of 32 inputs; of 2
-  bool prefetch;      // the outputs are more than stay in the L2 cache beside all else
 
   F4x4(const ConvShape& shape, int threads)
-      : Cut(shape, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
+      : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
             kIn * kIn * ceil_div(shape.inputs, 2) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),
-        pairs(ceil_div(shape.inputs, 2)),
-        prefetch(static_cast<size_t>(tiles) * blocks * kOut * kOut * kVector > kStripBytes / 4) {}
+        pairs(ceil_div(shape.inputs, 2)) {}
 
   void make_u(const ConvShape& shape, const uint8_t* payload, int index, uint8_t* to) const;
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
@@ -174,7 +172,7 @@ void F4x4::transform(const ConvCall& call, int first, int tiles, uint8_t* v) con
   // Chunks of more than 16 channels.
   const int whole = (call.shape.inputs + kChunk / 2 - 1) / kChunk;
   Window<kIn> windows[kGroup];
-  place_windows(call, *this, kOut, first, tiles, windows);
+  place_windows(call, *this, kOut, kOut, first, tiles, windows);
   for (int t = 0; t < tiles; ++t) {
     for (int chunk = 0; chunk < whole; ++chunk) {
       uint8_t* const to = v + chunk * kIn * tap_bytes + t * kVector;

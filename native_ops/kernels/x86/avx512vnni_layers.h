@@ -14,6 +14,10 @@ extern const ConvKernel kDirectUnpacking;  // weights widened whenever they are 
 extern const ConvKernel kF4x4;
 extern const ConvKernel kF4x4Unpacking;  // transforms 2-bit weights whenever they are read
 
+// Winograd for 3x3 at stride 1 and codes of 2 bits; see avx512vnni_f4x3.cpp.
+extern const ConvKernel kF4x3;
+extern const ConvKernel kF4x3Unpacking;  // transforms 2-bit weights whenever they are read
+
 // Even and odd inputs apart, for 3x3 at stride 2 and codes of up to 6 bits; see avx512vnni_s2.cpp.
 extern const ConvKernel kStride2;
 

@@ -38,7 +38,7 @@ struct Stride2 : Cut {
   int chunks, quads;  // of 64 inputs; of 4
 
   Stride2(const ConvShape& shape, int threads)
-      : Cut(shape, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
+      : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
             kWeights * kWeights * ceil_div(shape.inputs, kCodesPerByte) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),
         quads(ceil_div(shape.inputs, kCodesPerByte)) {}
@@ -99,7 +99,7 @@ struct Bytes5 {
 // V of a group: for each tap and each chunk of channels, one vector of 64 channels for each tile.
 void Stride2::transform(const ConvCall& call, int first, int tiles, uint8_t* v) const {
   Window<kIn> windows[kGroup];
-  place_windows(call, *this, 2 * kOut, first, tiles, windows);
+  place_windows(call, *this, 2 * kOut, 2 * kOut, first, tiles, windows);
   const size_t tap_bytes = chunks * tiles * kVector;
   for (int t = 0; t < tiles; ++t) {
     for (int chunk = 0; chunk < chunks; ++chunk) {

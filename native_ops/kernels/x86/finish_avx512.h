@@ -90,14 +90,21 @@ struct Finish {
   template <bool kDirect>
   [[gnu::always_inline]] void square(__m512i acc00, __m512i acc01, __m512i acc10, __m512i acc11,
                                      int y, int x) const {
+    pairs<kDirect>(acc00, acc01, acc10, acc11, y, x, 1, 0);
+  }
+
+  // Likewise the two pixels from (y, x) on and the two from (y + down, x + right) on.
+  template <bool kDirect>
+  [[gnu::always_inline]] void pairs(__m512i acc00, __m512i acc01, __m512i acc10, __m512i acc11,
+                                    int y, int x, int down, int right) const {
     __m512 v00 = affine(acc00), v01 = affine(acc01), v10 = affine(acc10), v11 = affine(acc11);
     if constexpr (kDirect) {
-      store_square(output->codes[0].image, y, x,
-                   codes_of(v00, v01, v10, v11, low_bytes[0], high[0]));
+      store_pairs(output->codes[0].image, y, x, down, right,
+                  codes_of(v00, v01, v10, v11, low_bytes[0], high[0]));
       return;
     }
     const size_t upper = (static_cast<size_t>(y) * width + x) * outputs + first;
-    const size_t lower = upper + static_cast<size_t>(width) * outputs;
+    const size_t lower = upper + (static_cast<size_t>(down) * width + right) * outputs;
     if (output->residual != nullptr) {
       const float* const residual = output->residual;
       v00 = _mm512_add_ps(v00, _mm512_loadu_ps(residual + upper));
@@ -120,17 +127,17 @@ struct Finish {
       _mm512_storeu_ps(stream + lower + outputs, v11);
     }
     for (int i = 0; i < output->code_outputs; ++i) {
-      store_square(output->codes[i].image, y, x,
-                   codes_of(recode(v00, i), recode(v01, i), recode(v10, i), recode(v11, i),
-                            low_bytes[i], high[i]));
+      store_pairs(output->codes[i].image, y, x, down, right,
+                  codes_of(recode(v00, i), recode(v01, i), recode(v10, i), recode(v11, i),
+                           low_bytes[i], high[i]));
     }
   }
 
   // Codes of those pixels, one in each 128-bit lane.
-  [[gnu::always_inline]] void store_square(const CodeImage& image, int y, int x,
-                                           __m512i codes) const {
+  [[gnu::always_inline]] void store_pairs(const CodeImage& image, int y, int x, int down, int right,
+                                          __m512i codes) const {
     uint8_t* const upper = image.origin + y * image.row + x * image.pixel + first;
-    uint8_t* const lower = upper + image.row;
+    uint8_t* const lower = upper + down * image.row + right * image.pixel;
     const size_t pixel = image.pixel;
     _mm_storeu_si128(reinterpret_cast<__m128i*>(upper), _mm512_castsi512_si128(codes));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(upper + pixel),
