@@ -115,7 +115,7 @@ struct RowCall {
 template <int B, int T>
 [[gnu::always_inline]] inline void multiply_row(const RowCall& row, Row<B, T>& out) {
   constexpr size_t kPairBytes = 2 * T * kVector;
-  const size_t u_bytes = static_cast<size_t>(row.quads) * 2 * B * kVector;
+  const size_t u_bytes = static_cast<size_t>(row.quads + 1) * 2 * B * kVector;
   const uint8_t* u = row.u;
   Pair<B, T> sum;
   start_at<B, T>(sum, row.starts);
@@ -171,7 +171,7 @@ template <int B, int T>
   const int vectors = i * kTapColumns + (i > kWideRow ? 1 : 0);
   multiply_row<B, T>(
       {v + static_cast<size_t>(i) * kTapColumns * layer.chunks * T * kVector,
-       u + (kTapRows * kStarts + static_cast<size_t>(vectors) * layer.quads) * B * kVector,
+       u + (kTapRows * kStarts + static_cast<size_t>(vectors) * (layer.quads + 1)) * B * kVector,
        u + i * kStarts * B * kVector, layer.quads, i == kWideRow},
       out);
 }

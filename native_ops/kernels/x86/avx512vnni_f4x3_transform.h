@@ -23,7 +23,8 @@ struct F4x3 : Cut {
   F4x3(const ConvShape& shape, int threads, bool unpacking)
       : Cut(shape, kOutRows, kOutColumns,
             kTapRows * kTapColumns * ceil_div(shape.inputs, kChunk) * kVector,
-            (kTapRows * kStarts + kQuadVectors * ceil_div(shape.inputs, kCodesPerByte)) * kVector,
+            (kTapRows * kStarts + kQuadVectors * (ceil_div(shape.inputs, kCodesPerByte) + 1)) *
+                kVector,
             threads, unpacking ? kStripBytes : kShortStripBytes),
         chunks(ceil_div(shape.inputs, kChunk)),
         quads(ceil_div(shape.inputs, kCodesPerByte)) {}
@@ -58,60 +59,66 @@ template <typename V>
 // [row][tap][block], then for each row, in the order of use, pairs of taps that are multiplied side
 // by side: for each 4 inputs those taps of the unit's blocks, a vector of 16 x 4 weights each. In
 // the wide row the second product of the taps 3 and 4 comes after the first; it is the same for
-// both.
+// both. Behind each pair lies room for 4 inputs more: what is made at the same time would be a
+// power of two apart otherwise, and fall into the same few sets of the cache.
 void F4x3::make_u(const ConvShape& shape, const uint8_t* payload, int index, uint8_t* to) const {
   const int together = unit_blocks(index);
-  const size_t pair_bytes = static_cast<size_t>(quads) * 2 * together * kVector;
-  for (int block = 0; block < together; ++block) {
-    const uint8_t* const codes =
-        payload + static_cast<size_t>(2 * index + block) * 9 * quads * kOutputBlock;
-    Ints sum[9] = {};
-    for (int quad = 0; quad < quads; ++quad) {
-      const int left = shape.inputs - quad * kCodesPerByte;
-      const __m512i mask = _mm512_set1_epi32(
-          static_cast<int32_t>(left >= kCodesPerByte ? 0xffffffffu : (1u << 8 * left) - 1));
-      Bytes weight[9];
-#pragma GCC unroll 9
-      for (int tap = 0; tap < 9; ++tap) {
-        const uint8_t* const bytes = codes + (tap * quads + quad) * kOutputBlock;
-        const __m512i w = _mm512_and_si512(unpack_weights(bytes), mask);
-        weight[tap] = reinterpret_cast<Bytes>(w);
-        sum[tap] = reinterpret_cast<Ints>(
-            _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum[tap]), _mm512_set1_epi8(1), w));
-      }
+  const size_t tap_bytes = together * kVector, pair_bytes = (quads + 1) * 2 * tap_bytes;
+  const size_t payload_bytes = static_cast<size_t>(9) * quads * kOutputBlock;
+  const int last = shape.inputs % kCodesPerByte;  // inputs of the last 4, or 0 for all
+  Ints sum[2][9] = {};
+  for (int quad = 0; quad < quads; ++quad) {
+    const bool partial = last != 0 && quad + 1 == quads;
+    const __mmask64 present = 0x1111111111111111u * ((1u << last) - 1);
+    for (int block = 0; block < together; ++block) {
+      const uint8_t* const codes =
+          payload + (2 * index + block) * payload_bytes + quad * kOutputBlock;
       Bytes rows[3][kTapRows];
 #pragma GCC unroll 3
       for (int x = 0; x < 3; ++x) {
-        transform_column(weight[x], weight[3 + x], weight[6 + x], rows[x]);
+        Bytes weight[3];
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; ++y) {
+          const int tap = 3 * y + x;
+          __m512i w = unpack_weights(codes + static_cast<size_t>(tap) * quads * kOutputBlock);
+          if (partial) [[unlikely]]
+            w = _mm512_maskz_mov_epi8(present, w);
+          weight[y] = reinterpret_cast<Bytes>(w);
+          // What the sums start with takes no weight of the first column.
+          if (x > 0) {
+            sum[block][tap] = reinterpret_cast<Ints>(_mm512_dpbusd_epi32(
+                reinterpret_cast<__m512i>(sum[block][tap]), _mm512_set1_epi8(1), w));
+          }
+        }
+        transform_column(weight[0], weight[1], weight[2], rows[x]);
       }
-      uint8_t* row = to + kTapRows * kStarts * together * kVector;
-      const auto store = [&](int pair, int tap, Bytes u) {
-        _mm512_store_si512(
-            row + pair * pair_bytes + ((quad * 2 + tap) * together + block) * kVector,
-            reinterpret_cast<__m512i>(u));
+      uint8_t* pair = to + kTapRows * kStarts * tap_bytes + quad * 2 * tap_bytes + block * kVector;
+      const auto store = [&](Bytes tap0, Bytes tap1) {
+        _mm512_store_si512(pair, reinterpret_cast<__m512i>(tap0));
+        _mm512_store_si512(pair + tap_bytes, reinterpret_cast<__m512i>(tap1));
+        pair += pair_bytes;
       };
 #pragma GCC unroll 5
       for (int i = 0; i < kTapRows; ++i) {
         const Bytes a = rows[0][i], b = rows[1][i], c = rows[2][i];
         const Bytes ends = a + c, twice_b = b + b, twice_c = c + c, thrice_a = a + a + a;
-        store(0, 0, ends + b);
-        store(0, 1, ends - b);
+        store(ends + b, ends - b);
         const Bytes far = i == kWideRow ? a + twice_c : a + twice_c + twice_c;
-        store(1, 0, far + twice_b);
-        store(1, 1, far - twice_b);
+        store(far + twice_b, far - twice_b);
         if (i == kWideRow) {
-          _mm512_store_si512(row + 2 * pair_bytes + (quad * together + block) * kVector,
-                             reinterpret_cast<__m512i>(twice_c));
-          row += pair_bytes / 2;
+          _mm512_store_si512(pair - quad * tap_bytes, reinterpret_cast<__m512i>(twice_c));
+          pair += pair_bytes / 2;
         }
-        store(2, 0, thrice_a + thrice_a);
-        store(2, 1, twice_c + twice_c + twice_c);
-        row += 3 * pair_bytes;
+        store(thrice_a + thrice_a, twice_c + twice_c + twice_c);
       }
     }
-    // The offset of V adds 128 times the sums of U; these take it away.
+  }
+  // The offset of V adds 128 times the sums of U; these take it away.
+  for (int block = 0; block < together; ++block) {
     Ints rows[3][kTapRows];
-    for (int x = 0; x < 3; ++x) transform_column(sum[x], sum[3 + x], sum[6 + x], rows[x]);
+    for (int x = 1; x < 3; ++x) {
+      transform_column(sum[block][x], sum[block][3 + x], sum[block][6 + x], rows[x]);
+    }
     for (int i = 0; i < kTapRows; ++i) {
       const Ints b = rows[1][i], c = rows[2][i];
       const Ints starts[kStarts] = {b + 2 * c, -b, 2 * b + 6 * c, 2 * c - 2 * b};
