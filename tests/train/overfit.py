@@ -21,7 +21,6 @@ from torch import Tensor
 from train import methods
 from train.branches import MultiBranchNet
 from train.networks import NETWORKS
-from train.optimizers import decay
 from train.recipe import MethodRecipe
 
 METHODS = {
@@ -74,7 +73,6 @@ def memorise(method: str, network: str) -> Outcome:
     methods.calibrate(net, images, recipe.weight_sigmas)
     ranges = torch.optim.Adam([{"params": net.range_parameters()}], lr=RANGES_LEARNING_RATE)
     for step in range(STEPS):
-        model.param_groups[0]["lr"] = LEARNING_RATE * decay("cosine", step / STEPS)
         model.zero_grad()
         ranges.zero_grad()
         methods.backward(net, images, labels, chosen)
