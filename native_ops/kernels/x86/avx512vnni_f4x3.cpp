@@ -40,6 +40,11 @@ namespace {
 constexpr int kMaxCode = 3;           // V is within 30 times that
 constexpr int kInverse9 = 954437177;  // 9 * kInverse9 = 1 modulo 2^32
 
+// Sanitizers see nothing of what inline assembly reads, and take minutes for all these registers.
+// On all functions that end up in one: marks of where a variable is alive would stay behind
+// otherwise.
+#define MBQ_NOT_SANITIZED gnu::no_sanitize("address", "undefined")
+
 // In assembly because the compiler, left to itself, does not keep 28 sums in registers.
 [[gnu::always_inline]] inline void dot(__m512i& sum, __m512i codes, __m512i weights) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(weights));
@@ -51,8 +56,8 @@ using Pair = __m512i[2][B][T];
 
 // sum[j][b][t] += sum over channels of V[j][t] U[j][b]. Shared: U is the same for both taps.
 template <bool Shared, int B, int T>
-[[gnu::always_inline]] inline void multiply(Pair<B, T>& sum, const uint8_t* v, const uint8_t* u,
-                                            int quads) {
+[[gnu::always_inline, MBQ_NOT_SANITIZED]] inline void multiply(Pair<B, T>& sum, const uint8_t* v,
+                                                               const uint8_t* u, int quads) {
   constexpr int kOfChunk = kChunk / kCodesPerByte;
   int left = quads;
   do {
@@ -86,7 +91,8 @@ template <bool Shared, int B, int T>
 }
 
 template <int B, int T>
-[[gnu::always_inline]] inline void start_at(Pair<B, T>& sum, const uint8_t* starts) {
+[[gnu::always_inline, MBQ_NOT_SANITIZED]] inline void start_at(Pair<B, T>& sum,
+                                                               const uint8_t* starts) {
 #pragma GCC unroll 2
   for (int j = 0; j < 2; ++j) {
 #pragma GCC unroll 2
@@ -105,21 +111,20 @@ template <int B, int T>
 template <int B, int T>
 using Row = __m512i[kOutColumns][B][T];
 
-// U and V of a row of taps.
-struct RowCall {
-  const uint8_t *v, *u, *starts;
-  int quads;
-  bool wide;
-};
-
+// Row `i` of taps of T tiles and B blocks of outputs, from the V of all rows and the unit's U.
 template <int B, int T>
-[[gnu::always_inline]] inline void multiply_row(const RowCall& row, Row<B, T>& out) {
+[[gnu::noinline, MBQ_NOT_SANITIZED]] void multiply_row(const F4x3& layer, const uint8_t* v,
+                                                       const uint8_t* u, int i, Row<B, T>& out) {
   constexpr size_t kPairBytes = 2 * T * kVector;
-  const size_t u_bytes = static_cast<size_t>(row.quads + 1) * 2 * B * kVector;
-  const uint8_t* u = row.u;
+  const int quads = layer.quads;
+  const size_t u_bytes = static_cast<size_t>(quads + 1) * 2 * B * kVector;
+  const uint8_t* const starts = u + i * kStarts * B * kVector;
+  v += i * 3 * layer.chunks * kPairBytes;
+  // Behind the wide row is half a pair more.
+  u += kTapRows * kStarts * B * kVector + i * 3 * u_bytes + (i > kWideRow ? u_bytes / 2 : 0);
   Pair<B, T> sum;
-  start_at<B, T>(sum, row.starts);
-  multiply<false, B, T>(sum, row.v, u, row.quads);
+  start_at<B, T>(sum, starts);
+  multiply<false, B, T>(sum, v, u, quads);
 #pragma GCC unroll 2
   for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 7
@@ -130,11 +135,11 @@ template <int B, int T>
   }
   forget();
   u += u_bytes;
-  start_at<B, T>(sum, row.starts + 2 * B * kVector);
-  multiply<false, B, T>(sum, row.v + kPairBytes, u, row.quads);
+  start_at<B, T>(sum, starts + 2 * B * kVector);
+  multiply<false, B, T>(sum, v + kPairBytes, u, quads);
   u += u_bytes;
-  if (row.wide) {
-    multiply<true, B, T>(sum, row.v + kPairBytes, u, row.quads);
+  if (i == kWideRow) {
+    multiply<true, B, T>(sum, v + kPairBytes, u, quads);
     u += u_bytes / 2;
   }
   // The taps 0 and 5 are summed on top of what the others give to their outputs.
@@ -151,7 +156,7 @@ template <int B, int T>
       sum[1][b][t] = _mm512_sub_epi32(_mm512_add_epi32(difference34, difference34), difference12);
     }
   }
-  multiply<false, B, T>(sum, row.v + 2 * kPairBytes, u, row.quads);
+  multiply<false, B, T>(sum, v + 2 * kPairBytes, u, quads);
 #pragma GCC unroll 2
   for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 7
@@ -160,20 +165,6 @@ template <int B, int T>
       out[3][b][t] = sum[1][b][t];
     }
   }
-}
-
-// Row `i` of taps of T tiles and B blocks of outputs. Sanitizers see nothing of what inline
-// assembly reads, and take minutes for all these registers.
-template <int B, int T>
-[[gnu::noinline, gnu::no_sanitize("address", "undefined")]] void multiply_row(
-    const F4x3& layer, const uint8_t* v, const uint8_t* u, int i, Row<B, T>& out) {
-  // Behind the wide row are one more product's weights for each pair of taps.
-  const int vectors = i * kTapColumns + (i > kWideRow ? 1 : 0);
-  multiply_row<B, T>(
-      {v + static_cast<size_t>(i) * kTapColumns * layer.chunks * T * kVector,
-       u + (kTapRows * kStarts + static_cast<size_t>(vectors) * (layer.quads + 1)) * B * kVector,
-       u + i * kStarts * B * kVector, layer.quads, i == kWideRow},
-      out);
 }
 
 // The accumulators of a column of a tile. m: its sums from row to row of taps, `stride` vectors

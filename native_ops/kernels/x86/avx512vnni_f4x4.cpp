@@ -94,7 +94,7 @@ template <int B, int T>
 [[gnu::always_inline]] inline void multiply_row(const uint8_t* v, const uint8_t* u, int pairs,
                                                 __m512i (&out)[kOut][B][T]) {
   constexpr size_t kTap = T * kVector;
-  const size_t step = static_cast<size_t>(pairs) * 2 * B * kVector;
+  const size_t step = static_cast<size_t>(pairs + 1) * 2 * B * kVector;
   // The outer taps are summed on top of what the others give to their outputs.
   __m512i outer[2][B][T];
   if constexpr (B == 1) {
@@ -178,7 +178,7 @@ void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, cons
       }
     }
     multiply_row<B, T>(v + i * kIn * layer.chunks * T * kVector,
-                       u + i * kIn * layer.pairs * B * kVector, layer.pairs, rows[i]);
+                       u + i * kIn * (layer.pairs + 1) * B * kVector, layer.pairs, rows[i]);
   }
   const int out_height = call.shape.out_height(), out_width = call.shape.out_width();
   for (int t = 0; t < T; ++t) {

@@ -14,7 +14,7 @@ struct F4x4 : Cut {
 
   F4x4(const ConvShape& shape, int threads)
       : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
-            kIn * kIn * ceil_div(shape.inputs, 2) * kVector, threads),
+            kIn * kIn * (ceil_div(shape.inputs, 2) + 1) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),
         pairs(ceil_div(shape.inputs, 2)) {}
 
@@ -47,7 +47,9 @@ inline constexpr int kPlace[kIn] = {4, 0, 1, 2, 3, 5};
 
 // U: for each unit of one or two blocks of 16 outputs and each row of taps, in the order of use:
 // steps of `step` taps each that are multiplied side by side, and for each pair of channels those
-// taps of the unit's blocks, each a vector of 16 pairs of int16.
+// taps of the unit's blocks, each a vector of 16 pairs of int16. Behind each step lies room for a
+// pair of channels more: what is made at the same time would be a power of two apart otherwise, and
+// fall into the same few sets of the cache.
 struct Unit {
   int blocks, step;
 
@@ -55,14 +57,14 @@ struct Unit {
   explicit Unit(int count) : blocks(count), step(count == 2 ? 2 : 4) {}
   size_t vector(int pairs, int pair, int place, int block) const {
     const int begin = place / step * step, taps = begin == 4 ? 2 : step;
-    return static_cast<size_t>(begin * pairs + pair * taps + place - begin) * blocks + block;
+    return static_cast<size_t>(begin * (pairs + 1) + pair * taps + place - begin) * blocks + block;
   }
 };
 
 void F4x4::make_u(const ConvShape& shape, const uint8_t* payload, int index, uint8_t* to) const {
   const int groups = ceil_div(shape.inputs, kCodesPerByte);
   const Unit unit(unit_blocks(index));
-  const size_t row_bytes = kIn * pairs * unit.blocks * kVector;
+  const size_t row_bytes = kIn * (pairs + 1) * unit.blocks * kVector;
   for (int block = 0; block < unit.blocks; ++block) {
     const uint8_t* const codes =
         payload + static_cast<size_t>(2 * index + block) * 9 * groups * kOutputBlock;
