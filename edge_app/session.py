@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_app.collecting import steady_memory
 from edge_app.errors import EXIT_USAGE, AppError
+from edge_app.memory import share_heap, steady_memory
 from edge_app.signals import StopRequest
 from edge_app.sources import TEST_DIGITS, Source, open_source
 
@@ -73,6 +73,7 @@ class RunOptions:
 
 def run(options: RunOptions) -> int:
     """Run to the end and return the exit code. AppError for whatever the user can mend."""
+    share_heap()
     stop = StopRequest()
     stop.install()
     with contextlib.ExitStack() as resources:

@@ -1,13 +1,32 @@
-"""Memory of a process that runs for months: what the garbage collector looks at, and when."""
+"""Memory of a process that runs for months: it must not grow."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import os
 import threading
 from collections.abc import Iterator
 
 INTERVAL_S = 60.0
+M_ARENA_MAX = -8
+"""Of mallopt(3)."""
+
+
+def share_heap() -> bool:
+    """Let all threads allocate from one heap; to be called before there are threads.
+
+    glibc has up to eight heaps for each CPU, and each keeps what the frames of a thread once needed,
+    also when that thread has ended: a megabyte here and there, for days. Whoever sets
+    MALLOC_ARENA_MAX keeps that. Returns whether the C library has such a setting.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return True
+    try:
+        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
+    except (AttributeError, OSError):
+        return False
 
 
 @contextlib.contextmanager
