@@ -63,6 +63,8 @@ std::vector<ConvShape> shapes(const Options& options, bool depthwise, Random& ra
     add({side, side + 1, channels[0], channels[1], 3, 3, 1, 1}, most);
     add({side, side, channels[0], channels[1], 3, 3, 2, 1}, most);
   }
+  // Every width of a tile of neighbours.
+  for (int width = 4; width <= 32; width += 4) add({3, width, 16, 16, 3, 3, 1, 1}, most);
   // The deepest sums.
   if (!options.quick) {
     for (const ConvShape& shape :

@@ -14,6 +14,7 @@ std::vector<ConvShape> stem_shapes(const Options& options, Random& random) {
                                    {16, 16, 3, 24, 5, 5, 1, 2},   {1, 1, 3, 64, 7, 7, 2, 3},
                                    {9, 14, 4, 17, 3, 3, 1, 1},    {8, 8, 3, 16, 1, 1, 1, 0},
                                    {21, 21, 3, 64, 11, 11, 4, 2}, {7, 7, 3, 33, 7, 7, 1, 0}};
+  for (int width = 4; width <= 28; width += 4) shapes.push_back({3, width, 3, 16, 3, 3, 1, 1});
   if (!options.quick) {
     shapes.push_back({112, 96, 3, 64, 7, 7, 2, 3});
     shapes.push_back({64, 64, 3, 96, 3, 3, 1, 1});

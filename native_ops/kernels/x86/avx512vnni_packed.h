@@ -75,6 +75,10 @@ struct PackedFinish {
           affine(acc[p][0], scale0, bias0), affine(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1),
           affine(acc[p + 2 / Blocks][0], scale0, bias0),
           affine(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1), lowest, highest);
+      if (to[p + kPixels - 1] - to[p] == (kPixels - 1) * kOutputs) {
+        _mm512_storeu_si512(to[p], codes);
+        continue;
+      }
 #pragma GCC unroll 4
       for (int i = 0; i < kPixels; ++i) store_share<Blocks>(to[p + i], codes, i);
     }
@@ -93,6 +97,9 @@ struct GroupFinish {
   const LayerOutput& output;
   int first, outputs, width, first_row;
   __m512 scale[Blocks], bias[Blocks];
+  // Of the code outputs; made once, since the compiler has to assume that stores change `output`.
+  __m512 code_scale[kMaxCodeOutputs], code_offset[kMaxCodeOutputs], high[kMaxCodeOutputs];
+  __m512i low_bytes[kMaxCodeOutputs];
 
   GroupFinish(const LayerOutput& out, const ConvShape& shape, int first_output, int row)
       : output(out),
@@ -104,6 +111,12 @@ struct GroupFinish {
       scale[b] = _mm512_loadu_ps(output.scale + first + b * kOutputBlock);
       bias[b] = _mm512_loadu_ps(output.bias + first + b * kOutputBlock);
     }
+    for (int i = 0; i < output.code_outputs; ++i) {
+      code_scale[i] = _mm512_set1_ps(output.codes[i].scale);
+      code_offset[i] = _mm512_set1_ps(output.codes[i].offset);
+      high[i] = _mm512_set1_ps(static_cast<float>(output.codes[i].highest));
+      low_bytes[i] = _mm512_set1_epi8(static_cast<char>(output.codes[i].lowest));
+    }
   }
 
   // The pixel and output of vector v of a group that begins at a position of the stream.
@@ -111,9 +124,8 @@ struct GroupFinish {
     return position + static_cast<size_t>(v / Blocks) * outputs + v % Blocks * kOutputBlock;
   }
 
-  [[gnu::always_inline]] static __m512 recode(__m512 value, const CodeOutput& codes) {
-    return _mm512_add_ps(_mm512_mul_ps(value, _mm512_set1_ps(codes.scale)),
-                         _mm512_set1_ps(codes.offset));
+  [[gnu::always_inline]] __m512 recode(__m512 value, int i) const {
+    return _mm512_add_ps(_mm512_mul_ps(value, code_scale[i]), code_offset[i]);
   }
 
   // Up to kPixels pixels, all of them unless it is the last group.
@@ -146,21 +158,23 @@ struct GroupFinish {
       }
     }
     for (int i = 0; i < output.code_outputs; ++i) {
-      const CodeOutput& to = output.codes[i];
-      const __m512i codes =
-          codes_of(recode(value[0], to), recode(value[1], to), recode(value[2], to),
-                   recode(value[3], to), _mm512_set1_epi8(static_cast<char>(to.lowest)),
-                   _mm512_set1_ps(static_cast<float>(to.highest)));
-      uint8_t* place = to.image.origin + y * to.image.row + x * to.image.pixel + first;
+      const CodeImage& image = output.codes[i].image;
+      const __m512i codes = codes_of(recode(value[0], i), recode(value[1], i), recode(value[2], i),
+                                     recode(value[3], i), low_bytes[i], high[i]);
+      uint8_t* place = image.origin + y * image.row + x * image.pixel + first;
+      if (All && image.pixel == Blocks * kOutputBlock && x + kPixels <= width) {
+        _mm512_storeu_si512(place, codes);
+        continue;
+      }
       int column = x;
 #pragma GCC unroll 4
       for (int p = 0; p < kPixels; ++p) {
         if (!All && p >= count) break;
         store_share<Blocks>(place, codes, p);
-        place += to.image.pixel;
+        place += image.pixel;
         if (++column == width) {
           column = 0;
-          place += to.image.row - width * to.image.pixel;
+          place += image.row - width * image.pixel;
         }
       }
     }

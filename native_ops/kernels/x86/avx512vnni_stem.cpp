@@ -36,10 +36,23 @@ struct Stem {
   using Operands = std::conditional_t<sizeof(W) == 1, CodesByBytes, WordsByWords>;
   static constexpr int kGroup = kStepBytes / sizeof(W);
   static constexpr int kUsualStep = 2 * 3 * sizeof(Pixel);  // colours at stride 2
+  static constexpr int kNextStep = 3 * sizeof(Pixel);       // and at stride 1
 
-  // A row that is no multiple of a group ends with weights 0.
+  // Whether groups end with pixels, which costs no step more and lets neighbours share them.
+  static bool by_pixels(const ConvShape& shape) {
+    return sizeof(W) == 1 && shape.inputs == 3 && shape.kernel_width == 3 && shape.stride == 1;
+  }
+  // Values that lie in one piece, each of which is cut into groups; weights are 0 behind its end.
+  static int piece(const ConvShape& shape) {
+    return by_pixels(shape) ? shape.inputs : row_inputs(shape);
+  }
   static int row_groups(const ConvShape& shape) {
-    return round_up(row_inputs(shape), kGroup) / kGroup;
+    return row_inputs(shape) / piece(shape) * (round_up(piece(shape), kGroup) / kGroup);
+  }
+  static Window window_of(const ConvShape& shape) {
+    const int pieces = row_inputs(shape) / piece(shape);
+    return {shape.kernel_height, pieces, row_groups(shape) / pieces, row_bytes(shape),
+            piece(shape) * sizeof(Pixel)};
   }
 
   static size_t row_bytes(const ConvShape& shape) {
@@ -100,6 +113,13 @@ struct Stem {
                         const uint8_t* weights, int first_row) {
     const int first = block * kOutputBlock;
     if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
+      if constexpr (Blocks == 1 && sizeof(W) == 1) {
+        if (by_pixels(call.shape)) {
+          for_accumulators<Operands, Blocks, kNextStep>(
+              run, window, weights, GroupFinish<Blocks>(call.output, call.shape, first, first_row));
+          return;
+        }
+      }
       for_accumulators<Operands, Blocks, kUsualStep>(
           run, window, weights, GroupFinish<Blocks>(call.output, call.shape, first, first_row));
     } else {
@@ -113,7 +133,7 @@ struct Stem {
     const ConvShape& shape = call.shape;
     uint8_t* const band = static_cast<uint8_t*>(call.scratch) + thread * band_bytes(shape);
     const size_t row = row_bytes(shape);
-    const Window window{shape.kernel_height, 1, row_groups(shape), row, 0};
+    const Window window = window_of(shape);
     const int blocks = blocks_of(shape), width = shape.out_width();
     PixelRun run{
         0, 0, width, band, shape.stride * row, shape.stride * shape.inputs * sizeof(Pixel)};
@@ -147,6 +167,7 @@ struct Stem {
   // [pair of blocks][kernel row][group of inputs][block][16 outputs][group]
   static void prepare(const ConvShape& shape, const StemWeights& weights, void* prepared) {
     const int blocks = blocks_of(shape), inputs = row_inputs(shape), groups = row_groups(shape);
+    const int values = piece(shape), piece_groups = round_up(values, kGroup) / kGroup;
     W* to = static_cast<W*>(prepared);
     for (int first = 0; first < blocks; first += kPairBlocks) {
       const int together = blocks - first < kPairBlocks ? blocks - first : kPairBlocks;
@@ -154,10 +175,12 @@ struct Stem {
         const int row = step / groups, group = step % groups;
         for (int lane = 0; lane < together * kOutputBlock; ++lane) {
           const int output = first * kOutputBlock + lane;
-          for (int k = kGroup * group; k < kGroup * (group + 1); ++k) {
-            const size_t from = static_cast<size_t>(output) * shape.kernel_height + row;
-            const bool present = output < shape.outputs && k < inputs;
-            *to++ = present ? static_cast<W>(weights.weight[from * inputs + k]) : W{0};
+          const size_t from = static_cast<size_t>(output) * shape.kernel_height + row;
+          const int first_value = group / piece_groups * values;
+          for (int i = 0, k = group % piece_groups * kGroup; i < kGroup; ++i, ++k) {
+            const bool present = output < shape.outputs && k < values;
+            const size_t at = from * inputs + first_value + k;
+            *to++ = present ? static_cast<W>(weights.weight[at]) : W{0};
           }
         }
       }
@@ -320,7 +343,7 @@ struct PooledStem {
     float* const results = reinterpret_cast<float*>(ring + pool.kernel * ring_row);
 
     const size_t row = S::row_bytes(shape);
-    const Window window{shape.kernel_height, 1, S::row_groups(shape), row, 0};
+    const Window window = S::window_of(shape);
     const int blocks = blocks_of(shape);
     const Inside last(pool, end - 1, height);
     const int last_row = last.first + last.count;

@@ -118,6 +118,51 @@ constexpr Tile<F> kRowTiles[7] = {
     tile<O, F, 7 * Unit, Blocks, Step>,
 };
 
+// Windows of three taps in each row, `Step` bytes apart as the pixels are: what tap 1 of a pixel
+// reads is tap 0 of the next and tap 2 of the one before. Each broadcast serves all three, where
+// one for each multiplication would be the limit.
+constexpr int steps_of_tap(int step_bytes) { return round_up(step_bytes, kStepBytes) / kStepBytes; }
+
+constexpr bool shares_taps(const Window& window, int step_bytes) {
+  const int steps = steps_of_tap(step_bytes);
+  if (window.columns == 1) return step_bytes % kStepBytes == 0 && window.steps == 3 * steps;
+  return window.columns == 3 && window.steps == steps &&
+         window.column_bytes == static_cast<size_t>(step_bytes);
+}
+
+template <typename Operands, typename TileFinish, int Pixels, int Step>
+void shared_tile(const uint8_t* const* pixels, const Window& window, const uint8_t* weights,
+                 const TileFinish& finish, uint8_t* const* to) {
+  constexpr int kSteps = steps_of_tap(Step), kTapWeights = kSteps * kVectorBytes;
+  __m512i acc[Pixels][1];
+#pragma GCC unroll 28
+  for (int p = 0; p < Pixels; ++p) acc[p][0] = _mm512_setzero_si512();
+  for (int row = 0; row < window.rows; ++row, weights += 2 * kTapWeights) {
+    const uint8_t* from = pixels[0] + row * window.row_bytes;
+    for (int step = 0; step < kSteps; ++step, from += kStepBytes, weights += kVectorBytes) {
+      const __m512i w0 = _mm512_load_si512(weights);
+      const __m512i w1 = _mm512_load_si512(weights + kTapWeights);
+      const __m512i w2 = _mm512_load_si512(weights + 2 * kTapWeights);
+#pragma GCC unroll 30
+      for (int p = 0; p < Pixels + 2; ++p) {
+        const __m512i inputs = broadcast(from + p * Step);
+        if (p >= 2) Operands::dot(acc[p - 2][0], inputs, w2);
+        if (p >= 1 && p <= Pixels) Operands::dot(acc[p - 1][0], inputs, w1);
+        if (p < Pixels) Operands::dot(acc[p][0], inputs, w0);
+      }
+    }
+  }
+  finish(acc, to);
+}
+
+template <typename O, typename F, int Step, int Unit = 4>
+constexpr Tile<F> kSharedTiles[7] = {
+    shared_tile<O, F, Unit, Step>,     shared_tile<O, F, 2 * Unit, Step>,
+    shared_tile<O, F, 3 * Unit, Step>, shared_tile<O, F, 4 * Unit, Step>,
+    shared_tile<O, F, 5 * Unit, Step>, shared_tile<O, F, 6 * Unit, Step>,
+    shared_tile<O, F, 7 * Unit, Step>,
+};
+
 // A run of an image's pixels, counted over its rows: where the windows of its pixels begin.
 struct PixelRun {
   int begin, end, width;
@@ -150,8 +195,11 @@ template <typename Operands, int Blocks, int kStep = 16 * Blocks, typename TileF
   const bool in_rows =
       run.step_x == kStep && x == 0 && run.end % run.width == 0 && run.width % (parts * kUnit) == 0;
   const int most = in_rows ? run.width / parts : kMost;
-  const Tile<TileFinish>* const tiles = in_rows ? kRowTiles<Operands, TileFinish, Blocks, kStep>
-                                                : kTiles<Operands, TileFinish, Blocks>;
+  const Tile<TileFinish>* tiles = in_rows ? kRowTiles<Operands, TileFinish, Blocks, kStep>
+                                          : kTiles<Operands, TileFinish, Blocks>;
+  if constexpr (Blocks == 1 && (kStep == 3 || kStep == 16)) {  // colours; 16 channels
+    if (in_rows && shares_taps(window, kStep)) tiles = kSharedTiles<Operands, TileFinish, kStep>;
+  }
   for (int begin = run.begin; begin < run.end;) {
     const int count = run.end - begin < most ? run.end - begin : most;
     const uint8_t* from[kMost];
