@@ -190,29 +190,13 @@ struct Walk {
 
   // Where V of each tile is kept: in the order in which groups take them.
   void place_tiles(uint8_t* strip, int first_row, int rows) const {
-    TilePlace* place = places(strip);
-    uint16_t* slot = slots(strip);
-    if (odd != nullptr) {
-      for (int tile = 0; tile < rows * plan.columns; ++tile) {
-        slot[tile] = static_cast<uint16_t>(odd_slot(tile));
-        place[slot[tile]] = {static_cast<int16_t>(2 * (first_row + tile / plan.columns)),
-                             static_cast<int16_t>(2 * (tile % plan.columns))};
-      }
-      return;
-    }
-    // Sixteen at a time: on large maps of few channels one by one takes a twentieth of all.
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    TilePlace* const place = places(strip);
+    uint16_t* const slot = slots(strip);
     for (int r = 0, tile = 0; r < rows; ++r) {
-      for (int c = 0; c < plan.columns; c += 16) {
-        const int count = plan.columns - c < 16 ? plan.columns - c : 16;
-        const __mmask16 mask = static_cast<__mmask16>((1 << count) - 1);
-        const __m512i x = _mm512_add_epi32(lanes, _mm512_set1_epi32(c));
-        const __m512i y = _mm512_set1_epi32(2 * (first_row + r));
-        _mm512_mask_storeu_epi32(place + tile, mask, _mm512_or_si512(y, _mm512_slli_epi32(x, 17)));
-        _mm256_mask_storeu_epi16(
-            slot + tile, mask,
-            _mm512_cvtepi32_epi16(_mm512_add_epi32(lanes, _mm512_set1_epi32(tile))));
-        tile += count;
+      for (int c = 0; c < plan.columns; ++c, ++tile) {
+        const int to = odd == nullptr ? tile : odd_slot(tile);
+        slot[tile] = static_cast<uint16_t>(to);
+        place[to] = {static_cast<int16_t>(2 * (first_row + r)), static_cast<int16_t>(2 * c)};
       }
     }
   }

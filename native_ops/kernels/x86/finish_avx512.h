@@ -139,11 +139,6 @@ struct Finish {
     uint8_t* const upper = image.origin + y * image.row + x * image.pixel + first;
     uint8_t* const lower = upper + down * image.row + right * image.pixel;
     const size_t pixel = image.pixel;
-    if (pixel == kOutputBlock) {  // nothing lies between the pixels
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(upper), _mm512_castsi512_si256(codes));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(lower), _mm512_extracti64x4_epi64(codes, 1));
-      return;
-    }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(upper), _mm512_castsi512_si128(codes));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(upper + pixel),
                      _mm512_extracti32x4_epi32(codes, 1));
