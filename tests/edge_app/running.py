@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 COMMAND = [sys.executable, "-m", "edge_app"]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
