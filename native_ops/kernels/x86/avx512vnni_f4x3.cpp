@@ -233,10 +233,6 @@ void F4x3::group(const ConvCall& call, const F4x3& layer, const uint8_t* v, cons
   }
 }
 
-void run(const ConvCall& call, const Parallel& parallel) {
-  run_strips(F4x3(call.shape, parallel.threads, call.prepared == nullptr), call, parallel);
-}
-
 bool supports(const ConvShape& shape, int highest) {
   // 144 times the accumulator in int32:
   constexpr int kMostInputs = INT32_MAX / (144 * 27 * kMaxCode);
@@ -244,33 +240,19 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= kMaxCode && shape.inputs <= kMostInputs;
 }
 
-size_t prepared_bytes(const ConvShape& shape) { return F4x3(shape, 1, false).prepared_bytes(); }
-size_t no_prepared_bytes(const ConvShape&) { return 0; }
-
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  prepare_units(F4x3(shape, 1, false), shape, payload, prepared);
-}
-void prepare_nothing(const ConvShape&, const uint8_t*, void*) {}
-
-template <bool kUnpacking>
-size_t scratch_bytes(const ConvShape& shape, int threads) {
-  return F4x3(shape, threads, kUnpacking).scratch_bytes(threads, kUnpacking);
-}
+using Kernel = StripKernel<F4x3>;
 
 }  // namespace
 
-const ConvKernel avx512vnni::kF4x3{"u8s2_conv3x3s1_f4x3_7x32__avx512vnni",
-                                   supports,
-                                   prepared_bytes,
-                                   prepare,
-                                   scratch_bytes<false>,
-                                   run};
+const ConvKernel avx512vnni::kF4x3{
+    "u8s2_conv3x3s1_f4x3_7x32__avx512vnni", supports,   Kernel::prepared_bytes, Kernel::prepare,
+    Kernel::scratch_bytes<false>,           Kernel::run};
 const ConvKernel avx512vnni::kF4x3Unpacking{"u8s2_conv3x3s1_f4x3_unpacking_7x32__avx512vnni",
                                             supports,
-                                            no_prepared_bytes,
-                                            prepare_nothing,
-                                            scratch_bytes<true>,
-                                            run};
+                                            Kernel::no_prepared_bytes,
+                                            Kernel::prepare_nothing,
+                                            Kernel::scratch_bytes<true>,
+                                            Kernel::run};
 
 }  // namespace mbq
 

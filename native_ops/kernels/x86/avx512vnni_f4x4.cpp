@@ -195,43 +195,25 @@ void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, cons
   }
 }
 
-void run(const ConvCall& call, const Parallel& parallel) {
-  run_strips(F4x4(call.shape, parallel.threads), call, parallel);
-}
-
 // 64 times the accumulator has to fit int32, and V int16.
 bool supports(const ConvShape& shape, int highest) {
   return shape.kernel_height == 3 && shape.kernel_width == 3 && shape.stride == 1 &&
          highest <= 255 && int64_t{64} * 27 * shape.inputs * highest <= INT32_MAX;
 }
 
-size_t prepared_bytes(const ConvShape& shape) { return F4x4(shape, 1).prepared_bytes(); }
-size_t no_prepared_bytes(const ConvShape&) { return 0; }
-
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  prepare_units(F4x4(shape, 1), shape, payload, prepared);
-}
-void prepare_nothing(const ConvShape&, const uint8_t*, void*) {}
-
-template <bool kUnpacking>
-size_t scratch_bytes(const ConvShape& shape, int threads) {
-  return F4x4(shape, threads).scratch_bytes(threads, kUnpacking);
-}
+using Kernel = StripKernel<F4x4>;
 
 }  // namespace
 
-const ConvKernel avx512vnni::kF4x4{"u8s2_conv3x3s1_f4x4_7x32__avx512vnni",
-                                   supports,
-                                   prepared_bytes,
-                                   prepare,
-                                   scratch_bytes<false>,
-                                   run};
+const ConvKernel avx512vnni::kF4x4{
+    "u8s2_conv3x3s1_f4x4_7x32__avx512vnni", supports,   Kernel::prepared_bytes, Kernel::prepare,
+    Kernel::scratch_bytes<false>,           Kernel::run};
 const ConvKernel avx512vnni::kF4x4Unpacking{"u8s2_conv3x3s1_f4x4_unpacking_7x32__avx512vnni",
                                             supports,
-                                            no_prepared_bytes,
-                                            prepare_nothing,
-                                            scratch_bytes<true>,
-                                            run};
+                                            Kernel::no_prepared_bytes,
+                                            Kernel::prepare_nothing,
+                                            Kernel::scratch_bytes<true>,
+                                            Kernel::run};
 
 }  // namespace mbq
 

@@ -241,5 +241,28 @@ template <bool kDirect>
   if (right && below) finish.template operator()<kDirect>(acc11, y + 1, x + 1);
 }
 
+// What a ConvKernel has besides its limits, of a layer that is cut into strips: Layer(shape,
+// threads, unpacking).
+template <typename Layer>
+struct StripKernel {
+  static size_t prepared_bytes(const ConvShape& shape) {
+    return Layer(shape, 1, false).prepared_bytes();
+  }
+  static void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
+    prepare_units(Layer(shape, 1, false), shape, payload, prepared);
+  }
+  // Of the form that transforms weights in every run.
+  static size_t no_prepared_bytes(const ConvShape&) { return 0; }
+  static void prepare_nothing(const ConvShape&, const uint8_t*, void*) {}
+
+  template <bool kUnpacking>
+  static size_t scratch_bytes(const ConvShape& shape, int threads) {
+    return Layer(shape, threads, kUnpacking).scratch_bytes(threads, kUnpacking);
+  }
+  static void run(const ConvCall& call, const Parallel& parallel) {
+    run_strips(Layer(call.shape, parallel.threads, call.prepared == nullptr), call, parallel);
+  }
+};
+
 }  // namespace
 }  // namespace mbq

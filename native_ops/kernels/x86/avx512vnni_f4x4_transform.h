@@ -12,7 +12,7 @@ inline constexpr int kChunk = 32;        // channels in one vector of int16
 struct F4x4 : Cut {
   int chunks, pairs;  // of 32 inputs; of 2
 
-  F4x4(const ConvShape& shape, int threads)
+  F4x4(const ConvShape& shape, int threads, bool /*unpacking*/)
       : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
             kIn * kIn * (ceil_div(shape.inputs, 2) + 1) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),

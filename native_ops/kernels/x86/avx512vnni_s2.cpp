@@ -37,7 +37,7 @@ constexpr int weights_of(int tap) { return tap < 3 ? tap : 3; }
 struct Stride2 : Cut {
   int chunks, quads;  // of 64 inputs; of 4
 
-  Stride2(const ConvShape& shape, int threads)
+  Stride2(const ConvShape& shape, int threads, bool /*unpacking*/)
       : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
             kWeights * kWeights * ceil_div(shape.inputs, kCodesPerByte) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),
@@ -230,28 +230,16 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= kMaxCode;
 }
 
-size_t prepared_bytes(const ConvShape& shape) { return Stride2(shape, 1).prepared_bytes(); }
-
-void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
-  prepare_units(Stride2(shape, 1), shape, payload, prepared);
-}
-
-size_t scratch_bytes(const ConvShape& shape, int threads) {
-  return Stride2(shape, threads).scratch_bytes(threads, false);
-}
-
-void run(const ConvCall& call, const Parallel& parallel) {
-  run_strips(Stride2(call.shape, parallel.threads), call, parallel);
-}
+using Kernel = StripKernel<Stride2>;
 
 }  // namespace
 
 const ConvKernel avx512vnni::kStride2{"u8s2_conv3x3s2_phases_7x32__avx512vnni",
                                       supports,
-                                      prepared_bytes,
-                                      prepare,
-                                      scratch_bytes,
-                                      run};
+                                      Kernel::prepared_bytes,
+                                      Kernel::prepare,
+                                      Kernel::scratch_bytes<false>,
+                                      Kernel::run};
 
 }  // namespace mbq
 
