@@ -146,7 +146,8 @@ def test_branches_side_by_side_take_bounded_memory(
     held = {}
     for split in ("tiles", "branches"):
         monkeypatch.setenv("EDGE_NATIVE_SPLIT", split)
-        with Program.open(model, threads=2) as opened:
+        # Of a table without a choice of kernels: another kernel has another scratch.
+        with Program.open(model, threads=2, isa="portable") as opened:
             opened.run(8, IMAGES[0])
             held[split] = _native.workspace_bytes()
         assert _native.workspace_bytes() == 0
