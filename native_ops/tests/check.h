@@ -191,7 +191,10 @@ std::string difference(const float* found, const std::vector<float>& expected, c
 struct Options {
   const char* isa = nullptr;      // only this table
   const char* kernel = nullptr;   // only kernels whose name contains this
-  const char* output = "direct";  // what --time lets them write
+  // Of --time: only layers whose name contains this, what they write, bytes written between runs.
+  const char* layer = nullptr;
+  const char* output = "direct";
+  size_t evicted = 0;
   uint64_t seed = 1;
   bool quick = false, self_test = false, verbose = false;
 

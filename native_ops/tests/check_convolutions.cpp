@@ -65,6 +65,13 @@ std::vector<ConvShape> shapes(const Options& options, bool depthwise, Random& ra
   }
   // Every width of a tile of neighbours.
   for (int width = 4; width <= 32; width += 4) add({3, width, 16, 16, 3, 3, 1, 1}, most);
+  // Every width of a map whose border is left out, with and without a pixel that the last misses.
+  for (int width : {4, 7, 8, 14}) {
+    for (int height : {1, 2, 3, 5}) {
+      add({height, width, 12, 48, 3, 3, 1, 1}, most);
+      for (int odd : {0, 1}) add({2 * height - odd, 2 * width - odd, 8, 32, 3, 3, 2, 1}, most);
+    }
+  }
   // The deepest sums.
   if (!options.quick) {
     for (const ConvShape& shape :

@@ -3,7 +3,9 @@
 //   kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick] [--verbose]
 //   kernel_check --list          what there is
 //   kernel_check --self-test     with a wrong expectation: has to fail
-//   kernel_check --time [--output direct|stream]   how fast they are on the layers of networks
+//   kernel_check --time [--layer PART_OF_NAME] [--output direct|stream] [--evict MIB]
+//                                how fast they are on the layers of networks; with so much written
+//                                between two runs, as by the layers before
 //
 // Exit code 1 if a kernel is wrong or never ran, 2 for bad arguments.
 
@@ -33,7 +35,8 @@ int usage(const char* wrong) {
       stderr,
       "kernel_check: %s\n"
       "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
-      "                    [--verbose] [--list | --self-test | --time [--output direct|stream]]\n",
+      "                    [--verbose] [--list | --self-test |\n"
+      "                     --time [--layer PART_OF_NAME] [--output direct|stream] [--evict MIB]]\n",
       wrong);
   return 2;
 }
@@ -65,6 +68,10 @@ int main(int count, char** arguments) {
           std::strcmp(options.output, "stream") != 0) {
         return usage("--output is direct or stream");
       }
+    } else if (i + 1 < count && is("--layer")) {
+      options.layer = arguments[++i];
+    } else if (i + 1 < count && is("--evict")) {
+      options.evicted = std::strtoull(arguments[++i], nullptr, 10) << 20;
     } else if (i + 1 < count && is("--seed")) {
       options.seed = std::strtoull(arguments[++i], nullptr, 10);
     } else {

@@ -68,11 +68,14 @@ double cpu_seconds() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
+// Between runs `evicted` bytes are written: what other layers leave in the caches of a layer.
 template <typename Run>
-double least_seconds(const Run& run) {
+double least_seconds(size_t evicted, const Run& run) {
+  std::vector<uint8_t> other(evicted);
   double least = std::numeric_limits<double>::infinity();
   const auto end = Clock::now() + std::chrono::milliseconds(100);
   for (int i = 0; i < 3 || Clock::now() < end; ++i) {
+    std::fill(other.begin(), other.end(), static_cast<uint8_t>(i));
     const double start = cpu_seconds();
     run();
     const double took = cpu_seconds() - start;
@@ -81,16 +84,21 @@ double least_seconds(const Run& run) {
   return least;
 }
 
+std::string name_of(const ConvShape& shape) {
+  char name[64];
+  std::snprintf(name, sizeof name, "%dx%dx%d->%d %dx%ds%d", shape.height, shape.width, shape.inputs,
+                shape.outputs, shape.kernel_height, shape.kernel_width, shape.stride);
+  return name;
+}
+
 void print(const Layer& layer, const char* table, const char* kernel, int highest, double seconds,
            bool depthwise) {
   const ConvShape& shape = layer.shape;
   const double products = 1.0 * shape.out_height() * shape.out_width() * shape.outputs *
                           shape.kernel_height * shape.kernel_width * (depthwise ? 1 : shape.inputs);
-  char name[64];
-  std::snprintf(name, sizeof name, "%dx%dx%d->%d %dx%ds%d", shape.height, shape.width, shape.inputs,
-                shape.outputs, shape.kernel_height, shape.kernel_width, shape.stride);
-  std::printf("%-12s %-26s %3d  %-11s %-46s %9.1f us %7.1f GMAC/s\n", layer.network, name, highest,
-              table, kernel, seconds * 1e6, products / seconds * 1e-9);
+  std::printf("%-12s %-26s %3d  %-11s %-46s %9.1f us %7.1f GMAC/s\n", layer.network,
+              name_of(shape).c_str(), highest, table, kernel, seconds * 1e6,
+              products / seconds * 1e-9);
   std::fflush(stdout);
 }
 
@@ -101,6 +109,7 @@ class Timer {
   template <size_t count>
   void convolutions(const Layer (&layers)[count], bool depthwise) {
     for (const Layer& layer : layers) {
+      if (!wants(layer)) continue;
       for (int highest : {3, 255}) {
         for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
           if (!options_.wants_table((*table)->name)) continue;
@@ -118,6 +127,7 @@ class Timer {
 
   void stems() {
     for (const Layer& layer : kStemLayers) {
+      if (!wants(layer)) continue;
       for (const mbq::LayerKernels* const* table = mbq::available_layers(); *table; ++table) {
         if (!options_.wants_table((*table)->name)) continue;
         for (const auto* kernels = (*table)->stem; *kernels; ++kernels) {
@@ -129,6 +139,11 @@ class Timer {
   }
 
  private:
+  bool wants(const Layer& layer) const {
+    return options_.layer == nullptr ||
+           name_of(layer.shape).find(options_.layer) != std::string::npos;
+  }
+
   OutputCase output(const ConvShape& shape, bool direct) {
     const OutputKind stream{"", false, true, true, true, 1};
     return OutputCase(shape, direct ? kOutputKinds[0] : stream, 100.0f, false, random_);
@@ -159,7 +174,7 @@ class Timer {
                              prepared.size() > 0 ? prepared.data() : nullptr,
                              to.prepare(random_),
                              scratch.data()};
-    return least_seconds([&] { kernel.run(call, pool); });
+    return least_seconds(options_.evicted, [&] { kernel.run(call, pool); });
   }
 
   double stem(const mbq::StemKernel& kernel, const ConvShape& shape) {
@@ -183,7 +198,7 @@ class Timer {
                              prepared.size() > 0 ? prepared.data() : nullptr,
                              to.prepare(random_),
                              scratch.data()};
-    return least_seconds([&] { kernel.run(call, pool); });
+    return least_seconds(options_.evicted, [&] { kernel.run(call, pool); });
   }
 
   const Options& options_;

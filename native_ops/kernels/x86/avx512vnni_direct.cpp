@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+#include "avx512vnni_edge_tiles.h"
 #include "avx512vnni_packed.h"
 #include "avx512vnni_tiles.h"
 #include "avx512vnni_unpack.h"
@@ -57,21 +58,41 @@ struct Walk {
   PixelRun run;  // of all pixels
 };
 
+// for_tiles() of a run, without what the border would add where that pays.
+template <int Blocks, typename TileFinish, typename Done>
+void walk_tiles(const Walk& walk, const PixelRun& run, const uint8_t* weights,
+                const TileFinish& finish, const TileTarget& target, const Done& done) {
+  if constexpr (Blocks == kPairBlocks) {
+    const bool whole_rows = run.begin % run.width == 0 && run.end % run.width == 0;
+    if (whole_rows && MapEdges::suits(walk.call->shape)) {
+      for_edge_tiles<CodesByBytes, Blocks>(run, walk.window, MapEdges(walk.call->shape),
+                                           walk.call->input.pixel, weights, finish, target, done);
+      return;
+    }
+  }
+  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, finish, target, done);
+}
+
 template <int Blocks>
 void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
   const ConvCall& call = *walk.call;
   const int first = block * kOutputBlock;
   if (PackedFinish<Blocks>::suffices(call.output, call.shape, first)) {
     const CodeImage& image = call.output.codes[0].image;
-    for_tiles<CodesByBytes, Blocks>(
-        run, walk.window, weights, PackedFinish<Blocks>(call.output, first),
-        {image.origin + first, image.row, image.pixel}, [](int, int, int) {});
-  } else if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
-    for_accumulators<CodesByBytes, Blocks>(run, walk.window, weights,
-                                           GroupFinish<Blocks>(call.output, call.shape, first, 0));
+    walk_tiles<Blocks>(walk, run, weights, PackedFinish<Blocks>(call.output, first),
+                       {image.origin + first, image.row, image.pixel}, [](int, int, int) {});
+    return;
+  }
+  alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
+  const auto walk_with = [&](const auto& finish) {
+    walk_tiles<Blocks>(walk, run, weights, Accumulators{},
+                       {reinterpret_cast<uint8_t*>(accumulators), 0, 0},
+                       [&](int count, int y, int x) { finish(accumulators, count, y, x); });
+  };
+  if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
+    walk_with(GroupFinish<Blocks>(call.output, call.shape, first, 0));
   } else {
-    for_accumulators<CodesByBytes, Blocks>(run, walk.window, weights,
-                                           AnyFinish<Blocks>(call.output, call.shape, first, 0));
+    walk_with(AnyFinish<Blocks>(call.output, call.shape, first, 0));
   }
 }
 

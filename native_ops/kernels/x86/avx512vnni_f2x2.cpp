@@ -20,7 +20,7 @@ inline constexpr int kMaxCode = 63;  // V of tap (1,1) is up to 4 times that, in
 
 // V of a strip lives in L2 with the weights. Several threads share one V and split the outputs
 // where weights are many: each then reads its part of them alone.
-inline constexpr size_t kStripBytes = 192 * 1024;
+inline constexpr size_t kStripBytes = 256 * 1024;
 inline constexpr size_t kSharedBytes = 512 * 1024;
 inline constexpr size_t kManyWeightBytes = 512 * 1024;
 

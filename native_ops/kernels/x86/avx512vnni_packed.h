@@ -69,18 +69,23 @@ struct PackedFinish {
     const __m512 bias0 = bias[0], bias1 = bias[Blocks - 1];
     const __m512i lowest = low_bytes;
     const __m512 highest = high;
+    constexpr int kLast = Pixels - 1;  // of a group that is not whole, again and again
 #pragma GCC unroll 7
     for (int p = 0; p < Pixels; p += kPixels) {
-      const __m512i codes = codes_of(
-          affine(acc[p][0], scale0, bias0), affine(acc[p + 1 / Blocks][1 % Blocks], scale1, bias1),
-          affine(acc[p + 2 / Blocks][0], scale0, bias0),
-          affine(acc[p + 3 / Blocks][1 % Blocks], scale1, bias1), lowest, highest);
-      if (to[p + kPixels - 1] - to[p] == (kPixels - 1) * kOutputs) {
+      const int p1 = p + 1 / Blocks, p2 = p + 2 / Blocks, p3 = p + 3 / Blocks;
+      const __m512i codes =
+          codes_of(affine(acc[p][0], scale0, bias0),
+                   affine(acc[p1 < kLast ? p1 : kLast][1 % Blocks], scale1, bias1),
+                   affine(acc[p2 < kLast ? p2 : kLast][0], scale0, bias0),
+                   affine(acc[p3 < kLast ? p3 : kLast][1 % Blocks], scale1, bias1), lowest, highest);
+      if (p3 <= kLast && to[p3] - to[p] == (kPixels - 1) * kOutputs) {
         _mm512_storeu_si512(to[p], codes);
         continue;
       }
 #pragma GCC unroll 4
-      for (int i = 0; i < kPixels; ++i) store_share<Blocks>(to[p + i], codes, i);
+      for (int i = 0; i < kPixels; ++i) {
+        if (p + i <= kLast) store_share<Blocks>(to[p + i], codes, i);
+      }
     }
   }
 };
