@@ -189,8 +189,8 @@ mbq::Parallel parallel(Threads threads);
 std::string difference(const float* found, const std::vector<float>& expected, const char* what);
 
 struct Options {
-  const char* isa = nullptr;      // only this table
-  const char* kernel = nullptr;   // only kernels whose name contains this
+  const char* isa = nullptr;     // only this table
+  const char* kernel = nullptr;  // only kernels whose name contains this
   // Of --time: only layers whose name contains this, what they write, bytes written between runs.
   const char* layer = nullptr;
   const char* output = "direct";

@@ -31,13 +31,13 @@ int list(const check::Options& options) {
 }
 
 int usage(const char* wrong) {
-  std::fprintf(
-      stderr,
-      "kernel_check: %s\n"
-      "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
-      "                    [--verbose] [--list | --self-test |\n"
-      "                     --time [--layer PART_OF_NAME] [--output direct|stream] [--evict MIB]]\n",
-      wrong);
+  std::fprintf(stderr,
+               "kernel_check: %s\n"
+               "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
+               "                    [--verbose] [--list | --self-test |\n"
+               "                     --time [--layer PART_OF_NAME] [--output direct|stream] "
+               "[--evict MIB]]\n",
+               wrong);
   return 2;
 }
 

@@ -136,8 +136,8 @@ constexpr ConvKernel kF2x2Unpacking{"u8s2_conv3x3s1_f2x2_unpacking_7x16__avx512v
 const LayerKernels* avx512vbmi_layers() {
   using namespace avx512vnni;
   static constexpr const ConvKernel* kConv[] = {
-      &kF4x3,          &kF4x3Unpacking, &kF2x2,   &mbq::kF2x2Unpacking, &kF4x4,
-      &kF4x4Unpacking, &kStride2,       &kDirect, &kDirectUnpacking,    nullptr,
+      &kF4x3,    &kF4x3Unpacking,    &kF2x2,   &mbq::kF2x2Unpacking, &kF4x4,  &kF4x4Unpacking,
+      &kStride2, &kStride2Unpacking, &kDirect, &kDirectUnpacking,    nullptr,
   };
   static const LayerKernels kernels = [] {
     LayerKernels table = *avx512vnni_layers();

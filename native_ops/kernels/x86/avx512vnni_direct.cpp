@@ -50,43 +50,65 @@ int blocks_of(const ConvShape& shape) {
   return round_up(shape.outputs, kOutputBlock) / kOutputBlock;
 }
 
+// Packed weights that another run will unpack.
+struct Next {
+  const uint8_t* packed = nullptr;
+  size_t bytes = 0;
+};
+
 // The output cut into `chunks` runs of pixels x pairs of blocks.
 struct Walk {
   const ConvCall* call;
   Window window;
   int blocks, pairs, pixels, chunks;
   PixelRun run;  // of all pixels
+
+  Next packed(int pair) const {
+    const int block = pair * kPairBlocks, left = blocks - block;
+    const size_t bytes = static_cast<size_t>(window.all_steps()) * kOutputBlock;
+    return {call->payload + block * bytes, (left < kPairBlocks ? left : kPairBlocks) * bytes};
+  }
 };
 
-// for_tiles() of a run, without what the border would add where that pays.
+// for_tiles() of a run, without what the border would add where that pays. next: the packed weights
+// that are read afterwards.
 template <int Blocks, typename TileFinish, typename Done>
 void walk_tiles(const Walk& walk, const PixelRun& run, const uint8_t* weights,
-                const TileFinish& finish, const TileTarget& target, const Done& done) {
+                const TileFinish& finish, const TileTarget& target, const Next& next,
+                const Done& done) {
   if constexpr (Blocks == kPairBlocks) {
     const bool whole_rows = run.begin % run.width == 0 && run.end % run.width == 0;
     if (whole_rows && MapEdges::suits(walk.call->shape)) {
+      Ahead ahead(next.packed, next.bytes, 6 * (run.end - run.begin) / run.width);
       for_edge_tiles<CodesByBytes, Blocks>(run, walk.window, MapEdges(walk.call->shape),
-                                           walk.call->input.pixel, weights, finish, target, done);
+                                           walk.call->input.pixel, weights, finish, target, ahead,
+                                           done);
       return;
     }
   }
-  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, finish, target, done);
+  Ahead ahead(next.packed, next.bytes, (run.end - run.begin) / (kAccumulators / Blocks) + 1);
+  for_tiles<CodesByBytes, Blocks>(run, walk.window, weights, finish, target,
+                                  [&](int count, int y, int x) {
+                                    ahead.fetch();
+                                    done(count, y, x);
+                                  });
 }
 
 template <int Blocks>
-void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights) {
+void walk_pixels(const Walk& walk, const PixelRun& run, int block, const uint8_t* weights,
+                 const Next& next) {
   const ConvCall& call = *walk.call;
   const int first = block * kOutputBlock;
   if (PackedFinish<Blocks>::suffices(call.output, call.shape, first)) {
     const CodeImage& image = call.output.codes[0].image;
     walk_tiles<Blocks>(walk, run, weights, PackedFinish<Blocks>(call.output, first),
-                       {image.origin + first, image.row, image.pixel}, [](int, int, int) {});
+                       {image.origin + first, image.row, image.pixel}, next, [](int, int, int) {});
     return;
   }
   alignas(64) int32_t accumulators[kAccumulators * kOutputBlock];
   const auto walk_with = [&](const auto& finish) {
     walk_tiles<Blocks>(walk, run, weights, Accumulators{},
-                       {reinterpret_cast<uint8_t*>(accumulators), 0, 0},
+                       {reinterpret_cast<uint8_t*>(accumulators), 0, 0}, next,
                        [&](int count, int y, int x) { finish(accumulators, count, y, x); });
   };
   if (GroupFinish<Blocks>::suffices(call.output, call.shape, first)) {
@@ -105,6 +127,7 @@ void walk_items(void* context, int thread, int begin, int end) {
     const int block = item % walk.pairs * kPairBlocks, chunk = item / walk.pairs;
     const int together = walk.blocks - block >= kPairBlocks ? kPairBlocks : 1;
     const uint8_t* weights;
+    Next next;
     if (call.prepared != nullptr) {
       weights = static_cast<const uint8_t*>(call.prepared) + block * block_bytes;
     } else {
@@ -113,12 +136,13 @@ void walk_items(void* context, int thread, int begin, int end) {
         widen_blocks(call.payload, block, together, steps, own);
       }
       weights = own;
+      if (item + 1 < end && walk.pairs > 1) next = walk.packed((item + 1) % walk.pairs);
     }
     const int64_t pixels = walk.pixels;
     PixelRun run = walk.run;
     run.begin = static_cast<int>(pixels * chunk / walk.chunks);
     run.end = static_cast<int>(pixels * (chunk + 1) / walk.chunks);
-    (together == 2 ? walk_pixels<2> : walk_pixels<1>)(walk, run, block, weights);
+    (together == 2 ? walk_pixels<2> : walk_pixels<1>)(walk, run, block, weights, next);
   }
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "avx512vnni_tiles.h"
+#include "avx512vnni_unpack.h"
 
 namespace mbq {
 namespace {
@@ -42,6 +43,7 @@ struct EdgeWindow {
   bool right;  // column 2 leaves out the last pixel of a row
   int steps;   // of a tap
   size_t row_bytes, column_bytes;
+  Ahead& ahead;
 };
 
 // One tap of the pixels First .. Last of each row.
@@ -85,8 +87,11 @@ void edge_tile(const uint8_t* const* pixels, const EdgeWindow& window, const uin
   weights += 3 * window.first_row * tap;
   for (int row = window.first_row; row < window.end_row; ++row, weights += 3 * tap) {
     const size_t offset = row * window.row_bytes;
+    window.ahead.fetch();
     add_tap<Operands, 1, kLast, Width>(acc, from, offset, steps, weights);
+    window.ahead.fetch();
     add_tap<Operands, 0, kLast, Width>(acc, from, offset + column, steps, weights + tap);
+    window.ahead.fetch();
     if (window.right) {
       add_tap<Operands, 0, kLast - 1, Width>(acc, from, offset + 2 * column, steps,
                                              weights + 2 * tap);
@@ -117,11 +122,11 @@ EdgeTile<F> edge_tile_of(int width, int rows) {
 }
 
 // for_tiles() for a run of whole rows of a map that MapEdges suits; `pixel` bytes from one input
-// pixel to the next.
+// pixel to the next. Fetches ahead 6 times for each row, or more often.
 template <typename Operands, int Blocks, typename TileFinish, typename Done>
 void for_edge_tiles(const PixelRun& run, const Window& window, const MapEdges& edges, size_t pixel,
                     const uint8_t* weights, const TileFinish& finish, const TileTarget& target,
-                    const Done& done) {
+                    Ahead& ahead, const Done& done) {
   constexpr int kMost = kAccumulators / Blocks;
   const int end = run.end / run.width;
   int rows = 1;
@@ -139,7 +144,8 @@ void for_edge_tiles(const PixelRun& run, const Window& window, const MapEdges& e
                           edges.leaves_right(run.width),
                           window.all_steps() / 9,
                           window.row_bytes,
-                          pixel};
+                          pixel,
+                          ahead};
     edge_tile_of<Operands, TileFinish, Blocks>(run.width, rows)(from, here, weights, finish, to);
     done(rows * run.width, y, 0);
   }

@@ -31,7 +31,7 @@ size_t u_bytes(const ConvShape& shape) {
   return static_cast<size_t>(4 * kStepBytes) * (round_up(shape.inputs, 16) / 4);
 }
 
-using Multiply = void (*)(const TileGroup& group);
+using Multiply = void (*)(TileGroup& group);
 
 // Full tiles of a group: 28 accumulators at most.
 inline constexpr int kMaxTiles = 7;
@@ -181,6 +181,13 @@ struct Walk {
     make_u(call.shape, call.payload, block, made);
     return made;
   }
+  // The next block's weights, of which U will be made, while so many groups are multiplied.
+  Ahead ahead_of(int block, int groups) const {
+    if (make_u == nullptr || block + 1 >= blocks_of(call.shape)) return {};
+    const uint8_t* const next = payload_of(call.shape, call.payload, block + 1);
+    const size_t bytes = next - payload_of(call.shape, call.payload, block);
+    return {next, bytes, groups * TileGroup::fetches(plan.chunks)};
+  }
   TilePlace* places(uint8_t* strip) const {
     return reinterpret_cast<TilePlace*>(strip + plan.v_bytes);
   }
@@ -255,7 +262,8 @@ struct Walk {
                     plan.lanes,
                     static_cast<const uint8_t*>(call.prepared) + block * kStartBytes,
                     u_of(thread, block),
-                    sums};
+                    sums,
+                    ahead_of(block, groups)};
     for (int g = from; g < to; ++g) {
       OddGroup here;
       int first;

@@ -28,6 +28,7 @@
 // the taps i = 3.
 
 #include "avx512vnni_f2x2_transform.h"
+#include "avx512vnni_unpack.h"
 #include "finish_avx512.h"
 
 namespace mbq {
@@ -49,6 +50,9 @@ struct TileGroup {
   const uint8_t* start;  // values of the block of outputs
   const uint8_t* u;      // of the block of outputs
   __m512i* sums;         // 8 times the accumulators of the pixels of each tile, by rows
+  Ahead ahead;           // fetched 8 times for each chunk
+
+  static int fetches(int chunks) { return 8 * chunks; }
 };
 
 // Both halves of the outputs of one pair of taps. The compiler would spill registers around
@@ -111,12 +115,13 @@ struct Tiles {
   }
 
   template <int kStep, int kBytes>
-  [[gnu::always_inline]] const uint8_t* multiply_all(const TileGroup& group, const uint8_t* u) {
+  [[gnu::always_inline]] const uint8_t* multiply_all(TileGroup& group, const uint8_t* u) {
     const uint8_t* v = group.v;
     int left = group.lanes;
     do {
       const int bytes = left < kBytes / 16 ? 16 * left : kBytes;
       for (int half = 0; half < 2; ++half) {
+        group.ahead.fetch();
         const uint8_t* v0 = v + stream_of(kStep, 0, half) * group.stride;
         const uint8_t* v1 = v0 + group.stride;
         const uint8_t* const end = v0 + bytes;
@@ -174,7 +179,7 @@ struct Tiles {
 
 // Sanitizers see nothing of what inline assembly reads, and take minutes for all these registers.
 template <typename Tiles, int kBytes>
-[[gnu::no_sanitize("address", "undefined")]] void multiply_tiles(const TileGroup& group) {
+[[gnu::no_sanitize("address", "undefined")]] void multiply_tiles(TileGroup& group) {
   Tiles tiles;
   tiles.start(group.start);
   const uint8_t* u = tiles.template multiply_all<0, kBytes>(group, group.u);

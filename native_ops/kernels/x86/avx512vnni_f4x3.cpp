@@ -213,9 +213,10 @@ template <bool kDirect>
 
 template <bool kDirect, int B, int T>
 void F4x3::group(const ConvCall& call, const F4x3& layer, const uint8_t* v, const uint8_t* u,
-                 int first, const Finish* finish) {
+                 int first, const Finish* finish, Ahead& ahead) {
   Row<B, T> rows[kTapRows];
   for (int i = 0; i < kTapRows; ++i) {
+    ahead.fetch();
     if (!kDirect && layer.prefetch && i < kOutRows) {
       for (int t = first; t < first + T; ++t) {
         prefetch_row<kOutColumns, B>(call.output, call.shape, t / layer.columns * kOutRows + i,

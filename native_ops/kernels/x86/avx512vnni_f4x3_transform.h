@@ -18,6 +18,7 @@ inline constexpr int kWideRow = 3;  // of taps, in whose columns 3 and 4 U takes
 inline constexpr int kQuadVectors = kTapRows * kTapColumns + 1;  // vectors of U for 4 inputs
 
 struct F4x3 : Cut {
+  static constexpr int kFetches = kTapRows;
   int chunks, quads;  // of 64 inputs; of 4
 
   F4x3(const ConvShape& shape, int threads, bool unpacking)
@@ -33,7 +34,7 @@ struct F4x3 : Cut {
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
   template <bool kDirect, int B, int T>
   static void group(const ConvCall& call, const F4x3& layer, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish* finish);
+                    int first, const Finish* finish, Ahead& ahead);
 };
 
 // Where tap j of a row stands: the taps 1 to 4, which the output transform joins, then 0 and 5.

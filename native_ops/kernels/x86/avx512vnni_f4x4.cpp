@@ -168,9 +168,10 @@ template <int B, int T>
 // B blocks of 16 outputs of T tiles.
 template <bool kDirect, int B, int T>
 void F4x4::group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
-                 int first, const Finish* finish) {
+                 int first, const Finish* finish, Ahead& ahead) {
   __m512i rows[kIn][kOut][B][T];
   for (int i = 0; i < kIn; ++i) {
+    ahead.fetch();
     if (!kDirect && layer.prefetch && i < kOut) {
       for (int t = first; t < first + T; ++t) {
         prefetch_row<kOut, B>(call.output, call.shape, t / layer.columns * kOut + i,

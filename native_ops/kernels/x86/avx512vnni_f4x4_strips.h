@@ -6,6 +6,7 @@
 //
 // Anonymous, as finish_avx512.h is.
 
+#include "avx512vnni_unpack.h"
 #include "finish_avx512.h"
 
 namespace mbq {
@@ -69,11 +70,12 @@ struct Strip {
 // A Layer derives from Cut and has
 //   void make_u(shape, payload, unit, u) const: the transformed weights of a unit;
 //   void transform(call, first, tiles, v) const: V of `tiles` tiles from tile `first` on;
-//   static void group<kDirect, B, T>(call, layer, v, u, first, finish): T tiles from tile `first`
-//     on times B blocks of outputs, whose transformed weights are at u.
+//   static void group<kDirect, B, T>(call, layer, v, u, first, finish, ahead): T tiles from tile
+//     `first` on times B blocks of outputs, whose transformed weights are at u; fetches ahead
+//     kFetches times.
 template <typename Layer>
 using MultiplyGroup = void (*)(const ConvCall&, const Layer&, const uint8_t* v, const uint8_t* u,
-                               int first, const Finish*);
+                               int first, const Finish*, Ahead&);
 template <typename Layer, bool kDirect, int B>
 constexpr MultiplyGroup<Layer> kGroups[kGroup] = {
     Layer::template group<kDirect, B, 1>, Layer::template group<kDirect, B, 2>,
@@ -112,15 +114,26 @@ struct Walk {
     return made;
   }
 
+  // The next unit's weights, which will be transformed, while so many groups are multiplied.
+  Ahead ahead_of(int unit, int groups) const {
+    if (call.prepared != nullptr || unit + 1 >= layer.units) return {};
+    const size_t bytes = static_cast<size_t>(kOutputBlock) * call.shape.kernel_height *
+                         call.shape.kernel_width * ceil_div(call.shape.inputs, kCodesPerByte);
+    return {call.payload + 2 * (unit + 1) * bytes, layer.unit_blocks(unit + 1) * bytes,
+            groups * Layer::kFetches};
+  }
+
   void multiply(const Strip& of, int thread, int unit, const uint8_t* v) const {
     const int block = unit * 2, blocks = layer.unit_blocks(unit);
     const uint8_t* const u = u_of(thread, unit);
     const MultiplyGroup<Layer>* const groups = kUnits<Layer>[call.output.direct][blocks - 1];
     const Finish finish[2] = {Finish(call.output, call.shape, block * kOutputBlock),
                               Finish(call.output, call.shape, (block + blocks - 1) * kOutputBlock)};
+    Ahead ahead = ahead_of(unit, of.groups);
     for (int g = 0; g < of.groups; ++g) {
       const int first = of.group(g), tiles = of.group(g + 1) - first;
-      groups[tiles - 1](call, layer, v + first * layer.tile_bytes, u, of.begin + first, finish);
+      groups[tiles - 1](call, layer, v + first * layer.tile_bytes, u, of.begin + first, finish,
+                        ahead);
     }
   }
 

@@ -10,6 +10,7 @@ inline constexpr int kOut = 4, kIn = 6;  // sides of a tile: of outputs, of inpu
 inline constexpr int kChunk = 32;        // channels in one vector of int16
 
 struct F4x4 : Cut {
+  static constexpr int kFetches = kIn;
   int chunks, pairs;  // of 32 inputs; of 2
 
   F4x4(const ConvShape& shape, int threads, bool /*unpacking*/)
@@ -22,7 +23,7 @@ struct F4x4 : Cut {
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
   template <bool kDirect, int B, int T>
   static void group(const ConvCall& call, const F4x4& layer, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish* finish);
+                    int first, const Finish* finish, Ahead& ahead);
 };
 
 // ---- weights ----

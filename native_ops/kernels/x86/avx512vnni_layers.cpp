@@ -10,8 +10,8 @@ const LayerKernels* avx512vnni_layers() {
   using namespace avx512vnni;
   // Fast algorithms of some shapes first, those of every shape last.
   static constexpr const ConvKernel* kConv[] = {
-      &kF4x3,          &kF4x3Unpacking, &kF2x2,   &kF2x2Unpacking,   &kF4x4,
-      &kF4x4Unpacking, &kStride2,       &kDirect, &kDirectUnpacking, nullptr,
+      &kF4x3,    &kF4x3Unpacking,    &kF2x2,   &kF2x2Unpacking,   &kF4x4,  &kF4x4Unpacking,
+      &kStride2, &kStride2Unpacking, &kDirect, &kDirectUnpacking, nullptr,
   };
   static constexpr const ConvKernel* kDepthwises[] = {&kDepthwise, nullptr};
   static constexpr const StemKernel* kStems[] = {&kStemBytes, &kStem, nullptr};

@@ -20,6 +20,7 @@ extern const ConvKernel kF4x3Unpacking;  // transforms 2-bit weights whenever th
 
 // Even and odd inputs apart, for 3x3 at stride 2 and codes of up to 6 bits; see avx512vnni_s2.cpp.
 extern const ConvKernel kStride2;
+extern const ConvKernel kStride2Unpacking;
 
 // Winograd for 3x3 at stride 1 and codes of up to 6 bits; see avx512vnni_f2x2.cpp.
 extern const ConvKernel kF2x2;

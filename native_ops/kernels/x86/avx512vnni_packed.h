@@ -73,11 +73,11 @@ struct PackedFinish {
 #pragma GCC unroll 7
     for (int p = 0; p < Pixels; p += kPixels) {
       const int p1 = p + 1 / Blocks, p2 = p + 2 / Blocks, p3 = p + 3 / Blocks;
-      const __m512i codes =
-          codes_of(affine(acc[p][0], scale0, bias0),
-                   affine(acc[p1 < kLast ? p1 : kLast][1 % Blocks], scale1, bias1),
-                   affine(acc[p2 < kLast ? p2 : kLast][0], scale0, bias0),
-                   affine(acc[p3 < kLast ? p3 : kLast][1 % Blocks], scale1, bias1), lowest, highest);
+      const __m512i codes = codes_of(
+          affine(acc[p][0], scale0, bias0),
+          affine(acc[p1 < kLast ? p1 : kLast][1 % Blocks], scale1, bias1),
+          affine(acc[p2 < kLast ? p2 : kLast][0], scale0, bias0),
+          affine(acc[p3 < kLast ? p3 : kLast][1 % Blocks], scale1, bias1), lowest, highest);
       if (p3 <= kLast && to[p3] - to[p] == (kPixels - 1) * kOutputs) {
         _mm512_storeu_si512(to[p], codes);
         continue;

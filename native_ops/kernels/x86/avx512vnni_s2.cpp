@@ -35,11 +35,12 @@ constexpr int kChunk = 64;  // channels in one vector of codes
 constexpr int weights_of(int tap) { return tap < 3 ? tap : 3; }
 
 struct Stride2 : Cut {
+  static constexpr int kFetches = 3;
   int chunks, quads;  // of 64 inputs; of 4
 
   Stride2(const ConvShape& shape, int threads, bool /*unpacking*/)
       : Cut(shape, kOut, kOut, kIn * kIn * ceil_div(shape.inputs, kChunk) * kVector,
-            kWeights * kWeights * ceil_div(shape.inputs, kCodesPerByte) * kVector, threads),
+            kWeights * kWeights * (ceil_div(shape.inputs, kCodesPerByte) + 1) * kVector, threads),
         chunks(ceil_div(shape.inputs, kChunk)),
         quads(ceil_div(shape.inputs, kCodesPerByte)) {}
 
@@ -47,11 +48,12 @@ struct Stride2 : Cut {
   void transform(const ConvCall& call, int first, int tiles, uint8_t* v) const;
   template <bool kDirect, int B, int T>
   static void group(const ConvCall& call, const Stride2& layer, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish* finish);
+                    int first, const Finish* finish, Ahead& ahead);
 };
 
 // U: for each unit and each of its 4 x 4 taps, for each 4 inputs, a vector of the weights of 16
-// outputs for each block.
+// outputs for each block. Behind each tap lies room for 4 inputs more: what is made at the same
+// time would be a power of two apart otherwise, and fall into the same few sets of the cache.
 void Stride2::make_u(const ConvShape& shape, const uint8_t* payload, int unit, uint8_t* to) const {
   const int together = unit_blocks(unit);
   for (int block = 0; block < together; ++block) {
@@ -79,7 +81,7 @@ void Stride2::make_u(const ConvShape& shape, const uint8_t* payload, int unit, u
         expand(down[0][i], down[1][i], down[2][i], taps);
         for (int j = 0; j < kWeights; ++j) {
           const size_t vector =
-              (static_cast<size_t>(i * kWeights + j) * quads + quad) * together + block;
+              (static_cast<size_t>(i * kWeights + j) * (quads + 1) + quad) * together + block;
           _mm512_store_si512(to + vector * kVector, taps[j]);
         }
       }
@@ -153,7 +155,7 @@ template <int B, int T>
 [[gnu::noinline]] void multiply_rows(const Stride2& layer, const uint8_t* v, const uint8_t* u,
                                      const int (&row)[2], int rows, __m512i (&y0)[B][T],
                                      __m512i (&y1)[B][T]) {
-  const size_t v_bytes = layer.chunks * T * kVector, u_bytes = layer.quads * B * kVector;
+  const size_t v_bytes = layer.chunks * T * kVector, u_bytes = (layer.quads + 1) * B * kVector;
   const int quads = layer.quads;
   const uint8_t *row_v[2], *row_u[2];
   for (int i = 0; i < 2; ++i) {
@@ -198,7 +200,7 @@ template <int B, int T>
 // B blocks of 16 outputs of T tiles.
 template <bool kDirect, int B, int T>
 void Stride2::group(const ConvCall& call, const Stride2& layer, const uint8_t* v, const uint8_t* u,
-                    int first, const Finish* finish) {
+                    int first, const Finish* finish, Ahead& ahead) {
   // As along a row: the row of a1 goes into both rows of outputs, with opposite signs.
   __m512i upper[2][B][T], lower[2][B][T];
   for (int x = 0; x < 2; ++x) {
@@ -206,6 +208,7 @@ void Stride2::group(const ConvCall& call, const Stride2& layer, const uint8_t* v
       for (int t = 0; t < T; ++t) upper[x][b][t] = _mm512_setzero_si512();
     }
   }
+  ahead.fetch();
   multiply_rows<B, T>(layer, v, u, {1, 1}, 1, upper[0], upper[1]);
   for (int x = 0; x < 2; ++x) {
     for (int b = 0; b < B; ++b) {
@@ -214,7 +217,9 @@ void Stride2::group(const ConvCall& call, const Stride2& layer, const uint8_t* v
       }
     }
   }
+  ahead.fetch();
   multiply_rows<B, T>(layer, v, u, {0, 3}, 2, upper[0], upper[1]);
+  ahead.fetch();
   multiply_rows<B, T>(layer, v, u, {2, 4}, 2, lower[0], lower[1]);
   for (int t = 0; t < T; ++t) {
     const int y = (first + t) / layer.columns * kOut, x = (first + t) % layer.columns * kOut;
@@ -240,6 +245,12 @@ const ConvKernel avx512vnni::kStride2{"u8s2_conv3x3s2_phases_7x32__avx512vnni",
                                       Kernel::prepare,
                                       Kernel::scratch_bytes<false>,
                                       Kernel::run};
+const ConvKernel avx512vnni::kStride2Unpacking{"u8s2_conv3x3s2_phases_unpacking_7x32__avx512vnni",
+                                               supports,
+                                               Kernel::no_prepared_bytes,
+                                               Kernel::prepare_nothing,
+                                               Kernel::scratch_bytes<true>,
+                                               Kernel::run};
 
 }  // namespace mbq
 

@@ -1,4 +1,5 @@
-// Packed 2-bit weights as bytes, for every AVX-512 kernel that multiplies or transforms them.
+// Packed 2-bit weights as bytes, for every AVX-512 kernel that multiplies or transforms them, and
+// how they come into the cache in time.
 //
 // Anonymous, as finish_avx512.h is. Include after <immintrin.h>.
 
@@ -19,6 +20,29 @@ namespace {
       _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 6)), _mm512_set1_epi8(0x03));
   return _mm512_shuffle_epi8(_mm512_set1_epi32(0x0301fffd), codes);  // -3, -1, 1, 3
 }
+
+// Fetches the packed weights of the next outputs, a few lines at a time, while the products of
+// these are summed. They are read once in a frame, in one go, so that otherwise each block of
+// outputs waits for memory.
+class Ahead {
+ public:
+  Ahead() = default;
+  // Spread over so many calls of fetch().
+  Ahead(const uint8_t* from, size_t bytes, int calls)
+      : next_(from), end_(from + bytes), lines_(static_cast<int>(bytes / kLine) / calls + 1) {}
+
+  [[gnu::always_inline]] void fetch() {
+    for (int i = 0; i < lines_ && next_ < end_; ++i, next_ += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(next_), _MM_HINT_T1);
+    }
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t* next_ = nullptr;
+  const uint8_t* end_ = nullptr;
+  int lines_ = 0;
+};
 
 }  // namespace
 }  // namespace mbq
