@@ -31,7 +31,7 @@ from train.distributed import World
 from train.engine import commit
 from train.loaders import IMAGENET_MEAN, IMAGENET_STD
 from train.networks import NETWORKS, PlainNet
-from train.optimizers import build_optimizers
+from train.optimizers import build_optimizers, clip_gradients
 from train.quantizers import FULL_PRECISION, compile_quantizers
 from train.recipe import Recipe, RecipeError, load_recipe
 
@@ -99,6 +99,7 @@ class Sides:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         losses = self._backward(self.images, self.labels)
+        clip_gradients(self.network, self.recipe.train.clip_norm)
         self.optimizers["weights"].step()
         methods.balanced_step(self.network, self.optimizers["ranges"], self.recipe.method.balance)
         methods.guard(self.network)

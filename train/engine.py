@@ -33,7 +33,7 @@ from train.data import Dataset, generator, load_dataset, open_batches
 from train.distributed import World
 from train.evaluation import ALONE, evaluate, evaluate_full_precision
 from train.failures import describe_ranges, largest_batch, out_of_memory
-from train.optimizers import build_optimizers, decay
+from train.optimizers import build_optimizers, clip_gradients, decay
 from train.quantizers import FULL_PRECISION, compile_quantizers
 from train.recipe import Recipe, RecipeError, to_toml
 from train.teacher import Teacher, open_teacher
@@ -230,8 +230,11 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
             losses, pause = self._gather(self._losses(images, labels))
             self._check_finite(losses)
+            quantised = self.progress.phase == "quantised"
+            if quantised:
+                clip_gradients(self.network, self.recipe.train.clip_norm)
             self.optimizers["weights"].step()
-            if self.progress.phase == "quantised":
+            if quantised:
                 balance = self.recipe.method.balance
                 methods.balanced_step(self.network, self.optimizers["ranges"], balance)
                 methods.guard(self.network)

@@ -123,6 +123,7 @@ class OptimRecipe:
             again after three quarters of the epochs. Pretraining always uses the cosine.
         norm_decay: whether weight decay covers normalisations and biases too.
         quantizer_lr: of the quantisers; their ranges are never decayed.
+        clip_norm: the weights' gradient of a quantised step is scaled down to this norm; 0: never.
         compile: fuse the quantisers' passes.
         cuda_graph: replay the passes of a step as one CUDA graph (one process on one GPU).
         reestimate_batches: batches over which running statistics are averaged anew at the end.
@@ -137,6 +138,7 @@ class OptimRecipe:
     schedule: str = "cosine"
     norm_decay: bool = True
     quantizer_lr: float = 1e-4
+    clip_norm: float = 0.0
     precision: str = "float32"
     compile: bool = False
     cuda_graph: bool = False
@@ -205,6 +207,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.momentum": (0, 1),
     "train.weight_decay": (0, 1),
     "train.quantizer_lr": (0, 1),
+    "train.clip_norm": (0, 1e6),
     "train.reestimate_batches": (0, 100_000),
     "train.checkpoint_minutes": (0, 1e6),
 }

@@ -14,7 +14,7 @@ from train import load_run
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, TrainingError
 from train.engine import Trainer
-from train.optimizers import build_optimizers, decay
+from train.optimizers import build_optimizers, clip_gradients, decay
 from train.recipe import RecipeError, difference, load_recipe, to_toml
 
 
@@ -117,6 +117,34 @@ def test_optimizers_of_a_recipe(tmp_path: Path) -> None:
         recipe = load_recipe("digits", [*SMALL, "train.nesterov=true", wrong])
         with pytest.raises(RecipeError, match="nesterov: needs"):
             Trainer(recipe, tmp_path / "wrong")
+
+
+def test_gradients_are_clipped_to_a_norm(tmp_path: Path) -> None:
+    """A step of plain descent is then no longer than rate times norm; pretraining is not clipped."""
+    plain = ["train.momentum=0.0", "train.weight_decay=0.0", "train.lr=0.5"]
+    recipe = load_recipe("digits", [*SMALL, *plain, "train.clip_norm=0.01"])
+    moved: dict[str, float] = {}
+    last: tuple[str, list[torch.Tensor]] = ("", [])
+
+    def measure(progress: object, *_: object) -> None:
+        nonlocal last
+        phase: str = progress.phase  # type: ignore[attr-defined]
+        now = [p.detach().clone() for p in trainer.network.model_parameters()]
+        if phase == last[0]:
+            step = torch.stack([(a - b).norm() for a, b in zip(now, last[1], strict=True)]).norm()
+            moved[phase] = max(moved.get(phase, 0.0), float(step))
+        last = phase, now
+
+    trainer = Trainer(recipe, tmp_path, measure)
+    trainer.run()
+    assert moved["quantised"] <= 0.5 * 0.01 * 1.001
+    assert moved["pretrain"] > 0.01
+
+    for parameter in trainer.network.model_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    before = next(iter(trainer.network.model_parameters())).grad
+    clip_gradients(trainer.network, 0.0)
+    assert before is not None and bool((before == 2.0).all())
 
 
 @pytest.mark.parametrize(
