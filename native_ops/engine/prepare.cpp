@@ -38,8 +38,9 @@ constexpr double kEnough = 60000;
 // Microseconds for which whole runs are measured, two of each way at least.
 constexpr double kEnoughRuns = 30000;
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
-// do; those of a small network write less.
+// do; those of a small network write less. Where memory is scarce, what most second caches hold.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
+constexpr size_t kEvictedBytesLow = size_t{1} << 20;
 // Prepared weights of a level that are more than this do not stay in the caches of one core from
 // frame to frame, and what they share with others a camera's other work takes. Kernels that need so
 // many are measured with weights from memory.
@@ -259,7 +260,7 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer&
   }
   const Workspace workspace(scratch_offset() + align(scratch));
   const Buffers buffers{workspace.data(), workspace.data() + scratch_offset(), nullptr, nullptr};
-  const AlignedMemory other(std::min(used, kEvictedBytes));
+  const AlignedMemory other(std::min(used, context.low_memory ? kEvictedBytesLow : kEvictedBytes));
   std::vector<double> least(candidates.size(), INFINITY);
   const Stopwatch all;
   for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {

@@ -191,10 +191,10 @@ std::string difference(const float* found, const std::vector<float>& expected, c
 struct Options {
   const char* isa = nullptr;     // only this table
   const char* kernel = nullptr;  // only kernels whose name contains this
-  // Of --time: only layers whose name contains this, what they write, bytes written between runs.
+  // Of --time: only layers whose name contains this; what they write; whether caches are cold.
   const char* layer = nullptr;
   const char* output = "direct";
-  size_t evicted = 0;
+  bool cold = false;
   uint64_t seed = 1;
   bool quick = false, self_test = false, verbose = false;
 

@@ -3,9 +3,9 @@
 //   kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick] [--verbose]
 //   kernel_check --list          what there is
 //   kernel_check --self-test     with a wrong expectation: has to fail
-//   kernel_check --time [--layer PART_OF_NAME] [--output direct|stream] [--evict MIB]
-//                                how fast they are on the layers of networks; with so much written
-//                                between two runs, as by the layers before
+//   kernel_check --time [--layer PART_OF_NAME] [--output direct|stream] [--cold]
+//                                how fast they are on the layers of networks; cold: as within a
+//                                frame, other data in the caches and packed weights in memory
 //
 // Exit code 1 if a kernel is wrong or never ran, 2 for bad arguments.
 
@@ -36,7 +36,7 @@ int usage(const char* wrong) {
                "usage: kernel_check [--isa TABLE] [--kernel PART_OF_NAME] [--seed N] [--quick]\n"
                "                    [--verbose] [--list | --self-test |\n"
                "                     --time [--layer PART_OF_NAME] [--output direct|stream] "
-               "[--evict MIB]]\n",
+               "[--cold]]\n",
                wrong);
   return 2;
 }
@@ -56,6 +56,8 @@ int main(int count, char** arguments) {
       options.self_test = true;
     } else if (is("--time")) {
       timing = true;
+    } else if (is("--cold")) {
+      options.cold = true;
     } else if (is("--list")) {
       listing = true;
     } else if (i + 1 < count && is("--isa")) {
@@ -70,8 +72,6 @@ int main(int count, char** arguments) {
       }
     } else if (i + 1 < count && is("--layer")) {
       options.layer = arguments[++i];
-    } else if (i + 1 < count && is("--evict")) {
-      options.evicted = std::strtoull(arguments[++i], nullptr, 10) << 20;
     } else if (i + 1 < count && is("--seed")) {
       options.seed = std::strtoull(arguments[++i], nullptr, 10);
     } else {
