@@ -54,14 +54,9 @@ class Outcome:
 
 
 def able(method: str, network: str) -> tuple[int, ...]:
-    """Levels that can memorise; docs/training.md shows why others cannot: 2 bits of the floor
-    quantiser, 1 and 2 bits of hot-swap on MobileNetV1."""
+    """Levels that can memorise: all but 2 bits of the floor quantiser (docs/training.md shows why)."""
     bits = METHODS[method].bits
-    if method == "adabits-floor":
-        return tuple(b for b in bits if b >= 4)
-    if (method, network) == ("hot-swap", "mobilenetv1"):
-        return tuple(b for b in bits if b >= 3)
-    return bits
+    return tuple(b for b in bits if b >= 4) if method == "adabits-floor" else bits
 
 
 def memorise(method: str, network: str) -> Outcome:

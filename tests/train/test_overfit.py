@@ -13,7 +13,7 @@ PAIRS += [
     for method in ("mbquant", "mbquant-234", "dedicated", "any-precision", "adabits-centre")
 ]
 PAIRS += [(method, "resnet34") for method in ("mbquant-234", "dedicated", "any-precision")]
-PAIRS += [("dedicated", "mobilenetv1")]
+PAIRS += [("adabits-floor", "resnet18"), ("dedicated", "mobilenetv1")]
 
 
 @pytest.mark.parametrize(("method", "network"), PAIRS)
