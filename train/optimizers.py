@@ -42,8 +42,7 @@ def build_optimizers(recipe: Recipe, network: MultiBranchNet) -> dict[str, torch
 def clip_gradients(network: MultiBranchNet, most: float) -> None:
     """Scale the weights' gradient down to the norm ``most`` where it is larger; 0 leaves it alone.
 
-    Its norm can grow a millionfold within a few steps in deep networks at 1 or 2 bits, where
-    normalisations divide by the variance of channels that hardly vary.
+    In deep networks at 1 bit its norm can grow a millionfold within a few steps (docs/training.md).
     """
     if most > 0:
         torch.nn.utils.clip_grad_norm_(network.model_parameters(), most)
