@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "../kernels/flush.h"
 #include "engine.h"
 
 namespace mbq {
@@ -45,18 +46,6 @@ constexpr size_t kEvictedBytesLow = size_t{1} << 20;
 // frame to frame, and what they share with others a camera's other work takes. Kernels that need so
 // many are measured with weights from memory.
 constexpr size_t kCachedBytes = size_t{4} << 20;
-
-// Takes bytes out of all caches.
-void flush(const AlignedMemory& memory) {
-  constexpr size_t kLine = 64;
-  for (size_t i = 0; i < memory.size(); i += kLine) {
-#if defined(__x86_64__)
-    __builtin_ia32_clflush(memory.data() + i);
-#elif defined(__aarch64__)
-    asm volatile("dc civac, %0" : : "r"(memory.data() + i) : "memory");
-#endif
-  }
-}
 
 enum class Split { kFastest, kTiles, kBranches };
 
@@ -266,7 +255,9 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer&
   for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {
     for (size_t i = 0; i < candidates.size(); ++i) {
       std::memset(other.data(), round, other.size());
-      if (!candidates[i].cached && steps[i].weights != nullptr) flush(*steps[i].weights);
+      if (!candidates[i].cached && steps[i].weights != nullptr) {
+        flush(steps[i].weights->data(), steps[i].weights->size());
+      }
       const Stopwatch one;
       run_layer(context, layer, steps[i], buffers);
       least[i] = std::min(least[i], one.microseconds());

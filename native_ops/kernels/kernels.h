@@ -62,9 +62,13 @@ inline bool fit_bytes(const ConvShape& shape, const StemWeights& weights) {
   return std::all_of(weights.weight, end, [](int16_t w) { return w >= -128 && w <= 127; });
 }
 
+// Packed weights of a block of outputs, and of all of them.
+constexpr size_t packed_block_bytes(const ConvShape& shape) {
+  return static_cast<size_t>(kOutputBlock) * shape.kernel_height * shape.kernel_width *
+         (round_up(shape.inputs, kCodesPerByte) / kCodesPerByte);
+}
 constexpr size_t packed_payload_bytes(const ConvShape& shape) {
-  return static_cast<size_t>(round_up(shape.outputs, kOutputBlock)) * shape.kernel_height *
-         shape.kernel_width * (round_up(shape.inputs, kCodesPerByte) / kCodesPerByte);
+  return round_up(shape.outputs, kOutputBlock) / kOutputBlock * packed_block_bytes(shape);
 }
 
 constexpr size_t depthwise_payload_bytes(const ConvShape& shape) {

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <limits>
 
+#include "../kernels/flush.h"
 #include "output_case.h"
 
 namespace check {
@@ -68,23 +69,22 @@ double cpu_seconds() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-// What the other layers of a frame leave in the caches: 4 MB of theirs, and of a large network's
-// packed weights nothing.
+// What the other layers of a frame leave in the caches: 4 MB of theirs, and nothing of what comes
+// from memory, packed weights of a large network or an image.
 class Cold {
  public:
-  Cold(bool cold, const Buffer<uint8_t>& payload) : other_(cold ? 4 << 20 : 0), payload_(payload) {}
+  Cold(bool cold, const Buffer<uint8_t>& from_memory)
+      : other_(cold ? 4 << 20 : 0), from_memory_(from_memory) {}
 
   void operator()() {
     if (other_.empty()) return;
     std::fill(other_.begin(), other_.end(), ++round_);
-#if defined(__x86_64__)
-    for (size_t i = 0; i < payload_.size(); i += 64) __builtin_ia32_clflush(payload_.data() + i);
-#endif
+    mbq::flush(from_memory_.data(), from_memory_.size());
   }
 
  private:
   std::vector<uint8_t> other_;
-  const Buffer<uint8_t>& payload_;
+  const Buffer<uint8_t>& from_memory_;
   uint8_t round_ = 0;
 };
 

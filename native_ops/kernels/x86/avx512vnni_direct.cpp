@@ -65,7 +65,7 @@ struct Walk {
 
   Next packed(int pair) const {
     const int block = pair * kPairBlocks, left = blocks - block;
-    const size_t bytes = static_cast<size_t>(window.all_steps()) * kOutputBlock;
+    const size_t bytes = packed_block_bytes(call->shape);
     return {call->payload + block * bytes, (left < kPairBlocks ? left : kPairBlocks) * bytes};
   }
 };

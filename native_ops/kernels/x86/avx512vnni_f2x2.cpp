@@ -184,9 +184,8 @@ struct Walk {
   // The next block's weights, of which U will be made, while so many groups are multiplied.
   Ahead ahead_of(int block, int groups) const {
     if (make_u == nullptr || block + 1 >= blocks_of(call.shape)) return {};
-    const uint8_t* const next = payload_of(call.shape, call.payload, block + 1);
-    const size_t bytes = next - payload_of(call.shape, call.payload, block);
-    return {next, bytes, groups * TileGroup::fetches(plan.chunks)};
+    return {payload_of(call.shape, call.payload, block + 1), packed_block_bytes(call.shape),
+            groups * TileGroup::fetches(plan.chunks)};
   }
   TilePlace* places(uint8_t* strip) const {
     return reinterpret_cast<TilePlace*>(strip + plan.v_bytes);

@@ -97,7 +97,7 @@ inline void make_start_values(const uint8_t* packed, int inputs, uint8_t* to) {
 
 // The payload of a block of outputs.
 inline const uint8_t* payload_of(const ConvShape& shape, const uint8_t* payload, int block) {
-  return payload + static_cast<size_t>(block) * 9 * ((shape.inputs + 3) / 4) * kOutputBlock;
+  return payload + block * packed_block_bytes(shape);
 }
 
 // Step of U in which a channel is multiplied: the order of the streams.

@@ -241,19 +241,12 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= kMaxCode && shape.inputs <= kMostInputs;
 }
 
-using Kernel = StripKernel<F4x3>;
-
 }  // namespace
 
-const ConvKernel avx512vnni::kF4x3{
-    "u8s2_conv3x3s1_f4x3_7x32__avx512vnni", supports,   Kernel::prepared_bytes, Kernel::prepare,
-    Kernel::scratch_bytes<false>,           Kernel::run};
-const ConvKernel avx512vnni::kF4x3Unpacking{"u8s2_conv3x3s1_f4x3_unpacking_7x32__avx512vnni",
-                                            supports,
-                                            Kernel::no_prepared_bytes,
-                                            Kernel::prepare_nothing,
-                                            Kernel::scratch_bytes<true>,
-                                            Kernel::run};
+constexpr ConvKernel avx512vnni::kF4x3 =
+    StripKernel<F4x3>::prepared("u8s2_conv3x3s1_f4x3_7x32__avx512vnni", supports);
+constexpr ConvKernel avx512vnni::kF4x3Unpacking =
+    StripKernel<F4x3>::unpacking("u8s2_conv3x3s1_f4x3_unpacking_7x32__avx512vnni", supports);
 
 }  // namespace mbq
 

@@ -202,19 +202,12 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= 255 && int64_t{64} * 27 * shape.inputs * highest <= INT32_MAX;
 }
 
-using Kernel = StripKernel<F4x4>;
-
 }  // namespace
 
-const ConvKernel avx512vnni::kF4x4{
-    "u8s2_conv3x3s1_f4x4_7x32__avx512vnni", supports,   Kernel::prepared_bytes, Kernel::prepare,
-    Kernel::scratch_bytes<false>,           Kernel::run};
-const ConvKernel avx512vnni::kF4x4Unpacking{"u8s2_conv3x3s1_f4x4_unpacking_7x32__avx512vnni",
-                                            supports,
-                                            Kernel::no_prepared_bytes,
-                                            Kernel::prepare_nothing,
-                                            Kernel::scratch_bytes<true>,
-                                            Kernel::run};
+constexpr ConvKernel avx512vnni::kF4x4 =
+    StripKernel<F4x4>::prepared("u8s2_conv3x3s1_f4x4_7x32__avx512vnni", supports);
+constexpr ConvKernel avx512vnni::kF4x4Unpacking =
+    StripKernel<F4x4>::unpacking("u8s2_conv3x3s1_f4x4_unpacking_7x32__avx512vnni", supports);
 
 }  // namespace mbq
 

@@ -117,8 +117,7 @@ struct Walk {
   // The next unit's weights, which will be transformed, while so many groups are multiplied.
   Ahead ahead_of(int unit, int groups) const {
     if (call.prepared != nullptr || unit + 1 >= layer.units) return {};
-    const size_t bytes = static_cast<size_t>(kOutputBlock) * call.shape.kernel_height *
-                         call.shape.kernel_width * ceil_div(call.shape.inputs, kCodesPerByte);
+    const size_t bytes = packed_block_bytes(call.shape);
     return {call.payload + 2 * (unit + 1) * bytes, layer.unit_blocks(unit + 1) * bytes,
             groups * Layer::kFetches};
   }
@@ -254,17 +253,26 @@ template <bool kDirect>
   if (right && below) finish.template operator()<kDirect>(acc11, y + 1, x + 1);
 }
 
-// What a ConvKernel has besides its limits, of a layer that is cut into strips: Layer(shape,
-// threads, unpacking).
+// The kernels of a layer that is cut into strips, Layer(shape, threads, unpacking): with prepared
+// weights, and transforming 2-bit weights in every run.
 template <typename Layer>
 struct StripKernel {
+  using Supports = decltype(ConvKernel::supports);
+
+  static constexpr ConvKernel prepared(const char* name, Supports supports) {
+    return {name, supports, prepared_bytes, prepare, scratch_bytes<false>, run};
+  }
+  static constexpr ConvKernel unpacking(const char* name, Supports supports) {
+    return {name, supports, no_prepared_bytes, prepare_nothing, scratch_bytes<true>, run};
+  }
+
+ private:
   static size_t prepared_bytes(const ConvShape& shape) {
     return Layer(shape, 1, false).prepared_bytes();
   }
   static void prepare(const ConvShape& shape, const uint8_t* payload, void* prepared) {
     prepare_units(Layer(shape, 1, false), shape, payload, prepared);
   }
-  // Of the form that transforms weights in every run.
   static size_t no_prepared_bytes(const ConvShape&) { return 0; }
   static void prepare_nothing(const ConvShape&, const uint8_t*, void*) {}
 

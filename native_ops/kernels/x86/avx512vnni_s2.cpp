@@ -235,22 +235,12 @@ bool supports(const ConvShape& shape, int highest) {
          highest <= kMaxCode;
 }
 
-using Kernel = StripKernel<Stride2>;
-
 }  // namespace
 
-const ConvKernel avx512vnni::kStride2{"u8s2_conv3x3s2_phases_7x32__avx512vnni",
-                                      supports,
-                                      Kernel::prepared_bytes,
-                                      Kernel::prepare,
-                                      Kernel::scratch_bytes<false>,
-                                      Kernel::run};
-const ConvKernel avx512vnni::kStride2Unpacking{"u8s2_conv3x3s2_phases_unpacking_7x32__avx512vnni",
-                                               supports,
-                                               Kernel::no_prepared_bytes,
-                                               Kernel::prepare_nothing,
-                                               Kernel::scratch_bytes<true>,
-                                               Kernel::run};
+constexpr ConvKernel avx512vnni::kStride2 =
+    StripKernel<Stride2>::prepared("u8s2_conv3x3s2_phases_7x32__avx512vnni", supports);
+constexpr ConvKernel avx512vnni::kStride2Unpacking =
+    StripKernel<Stride2>::unpacking("u8s2_conv3x3s2_phases_unpacking_7x32__avx512vnni", supports);
 
 }  // namespace mbq
 
