@@ -34,7 +34,7 @@ def print_model(name: str, kernels: bool = False, memory: str = "normal", thread
     """
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     path = find(name)
     with open_model(str(path), threads, memory) as program:
         metadata = program.metadata
@@ -150,7 +150,7 @@ def print_models() -> None:
                 )
         except AppError as error:
             table.add_row(name, "-", "-", f"damaged: {error.message}", "-")
-    Console(highlight=False).print(table)
+    Console(emoji=False, highlight=False).print(table)
 
 
 def accuracies(metadata: dict[str, Any]) -> str:

@@ -148,7 +148,7 @@ def summarize(paths: Sequence[Path], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     console.print(f"{summary.frames} frames, {summary.first} to {summary.last}")
     if summary.missing or summary.damaged:
         console.print(f"not there: {summary.missing}; cut off: {summary.damaged}")

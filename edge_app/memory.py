@@ -10,23 +10,30 @@ import threading
 from collections.abc import Iterator
 
 INTERVAL_S = 60.0
+M_TRIM_THRESHOLD = -1
 M_ARENA_MAX = -8
 """Of mallopt(3)."""
+TRIM_BYTES = 128 * 1024
+"""What glibc begins with."""
 
 
-def share_heap() -> bool:
+def share_heap(give_back: bool = False) -> bool:
     """Let all threads allocate from one heap; to be called before there are threads.
 
     glibc has up to eight heaps for each CPU, and each keeps what the frames of a thread once needed,
     also when that thread has ended: a megabyte here and there, for days. Whoever sets
     MALLOC_ARENA_MAX keeps that. Returns whether the C library has such a setting.
+
+    give_back: what is large goes back to the system whenever it is freed. By default glibc keeps ever
+        larger blocks for the next time, which is faster and, here, 2 MB.
     """
-    if "MALLOC_ARENA_MAX" in os.environ:
-        return True
     try:
-        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
+        mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
+    # Once it is set, to whatever value, it no longer grows with what is freed.
+    done = not give_back or bool(mallopt(M_TRIM_THRESHOLD, TRIM_BYTES))
+    return done and ("MALLOC_ARENA_MAX" in os.environ or bool(mallopt(M_ARENA_MAX, 1)))
 
 
 @contextlib.contextmanager

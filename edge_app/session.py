@@ -73,7 +73,7 @@ class RunOptions:
 
 def run(options: RunOptions) -> int:
     """Run to the end and return the exit code. AppError for whatever the user can mend."""
-    share_heap()
+    share_heap(give_back=options.memory == "low")
     stop = StopRequest()
     stop.install()
     with contextlib.ExitStack() as resources:
@@ -89,6 +89,8 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         replayed = REPLAY_SETTINGS if options.replay_sensors is not None else ()
         return resolve(options.policy, options.preset, (*replayed, *options.settings))
 
+    # What is left to do when the model's memory is free again.
+    last = resources.enter_context(contextlib.ExitStack())
     resolved = load()
     policy = resolved.policy
     sensors, clock = open_sensors(options)
@@ -193,10 +195,10 @@ def _run(options: RunOptions, stop: StopRequest, resources: contextlib.ExitStack
         completed = True
     finally:
         loop.stop()
+        # Printed even if a sink fails in its last write.
+        if completed or statistics.frames:
+            last.callback(_summarize, statistics, pipeline, overlapped, limits)
         with contextlib.ExitStack() as closing:
-            # First in, last out: the summary is printed even if a sink fails in its last write.
-            if completed or statistics.frames:
-                closing.callback(_summarize, statistics, pipeline, overlapped, limits)
             for sink in sinks:
                 closing.callback(sink.close)
     return stop.exit_code

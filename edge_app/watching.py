@@ -47,7 +47,7 @@ def list_sensors(sysroot: Path, as_json: bool) -> int:
         return EXIT_OK
     from rich.console import Console
 
-    Console(highlight=False).print(_table(rows))
+    Console(emoji=False, highlight=False).print(_table(rows))
     return EXIT_OK
 
 
@@ -80,7 +80,7 @@ def watch_sensors(sysroot: Path, duration_s: float | None) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    with Live(console=Console(emoji=False, highlight=False), auto_refresh=False) as live:
         samples(lambda rows: live.update(_table(rows), refresh=True))
     return stop.exit_code
 

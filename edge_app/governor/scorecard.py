@@ -60,7 +60,7 @@ def print_bars(bars: list[Bar], seconds: float) -> None:
     for bar in bars:
         verdict = "[green]pass[/]" if bar.passed else "[bold red]FAIL[/]"
         table.add_row(bar.topic, bar.case, bar.measured, bar.bar, verdict)
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 150)
     console.print(table)

@@ -72,7 +72,7 @@ def thread_counts(text: str, cpus: int) -> list[int]:
 
 def _print(profiles: list[StoredProfile]) -> None:
     terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if terminal else 120)
+    console = Console(emoji=False, highlight=False, width=None if terminal else 120)
     first = profiles[0]
     title = f"{first.model} on {first.conditions.cpu}, {first.conditions.isa}"
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))

@@ -107,7 +107,7 @@ class LiveLine:
 
         self._text = Text
         self._status = Status()
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, emoji=False, highlight=False)
         self._drawn = 0.0
         # stdout is left alone: it may carry records.
         self._live = Live(

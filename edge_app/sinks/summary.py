@@ -28,7 +28,7 @@ def print_summary(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=file, stderr=file is None, highlight=False)
+    console = Console(file=file, stderr=file is None, emoji=False, highlight=False)
     rate = statistics.frames / seconds if seconds > 0 else 0.0
     plural = "" if statistics.frames == 1 else "s"
     console.print(f"{statistics.frames} frame{plural} in {seconds:.1f} s ({rate:.1f} a second)")

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -324,6 +323,8 @@ def _unpacked(bundle: Path, work: Path) -> Path:
         return bundle
     if not bundle.is_file():
         raise AppError(f"{bundle}: no such bundle (a directory or a .tar)", EXIT_USAGE)
+    import tarfile  # not in every run that opens a model
+
     folder = work / "unpacked"
     folder.mkdir()
     try:

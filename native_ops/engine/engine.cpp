@@ -118,7 +118,7 @@ void Engine::run(const RunContext& context, const uint8_t* image, float* logits,
       context.parallel->threads > prepared_threads_) {
     prepare(context);
   }
-  const Workspace workspace(workspace_bytes_);
+  const Workspace workspace(workspace_bytes_, context.low_memory);
   if (profile != nullptr) profile->assign(plan_.layers.size(), {});
   const Stopwatch watch;
   run_all({context,

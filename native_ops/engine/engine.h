@@ -108,6 +108,7 @@ class Engine {
   const PlanLayer* only_reader_pools(const PlanLayer& stem) const;
   void check_weights(const PlanLayer& layer) const;
   size_t total_prepared(const ConvKernel& kernel) const;
+  void read_constants() const;
   const ConvKernel* fastest_of(const RunContext& context, const PlanLayer& layer,
                                const std::vector<Candidate>& candidates) const;
   PreparedWeights weights_for(const PlanLayer& layer, const ConvKernel& kernel) const;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <new>
@@ -19,6 +20,10 @@ struct Shared {
   std::vector<std::unique_ptr<AlignedMemory>> workspaces;  // that nobody uses now
   std::vector<std::weak_ptr<const size_t>> reservations;
   size_t borrowed = 0;  // bytes of those that somebody uses
+  // Who waits for one, in the order in which they came: a frame does not wait for more than one of
+  // the layers that are measured beside it.
+  std::condition_variable returned;
+  uint64_t came = 0, served = 0;
 
   // Under the mutex: the largest reservation that is still wanted.
   size_t wanted() {
@@ -82,10 +87,15 @@ size_t workspace_bytes() {
   return bytes;
 }
 
-Workspace::Workspace(size_t size) {
+Workspace::Workspace(size_t size, bool scarce) {
   Shared& state = shared();
   {
-    const std::lock_guard lock(state.mutex);
+    std::unique_lock lock(state.mutex);
+    if (scarce) {
+      const uint64_t place = state.came++;
+      state.returned.wait(lock, [&] { return state.borrowed == 0 && state.served == place; });
+      ++state.served;
+    }
     auto& free = state.workspaces;
     const auto found = std::find_if(free.begin(), free.end(),
                                     [&](const auto& memory) { return memory->size() >= size; });
@@ -98,19 +108,21 @@ Workspace::Workspace(size_t size) {
     // Too small for what is reserved now; each would never be borrowed again.
     if (!free.empty()) free.pop_back();
     size = std::max(size, state.wanted());
+    memory_ = std::make_unique<AlignedMemory>(size);
+    state.borrowed += size;
   }
-  memory_ = std::make_unique<AlignedMemory>(size);
-  const std::lock_guard lock(state.mutex);
-  state.borrowed += memory_->size();
 }
 
 Workspace::~Workspace() {
   Shared& state = shared();
-  const std::lock_guard lock(state.mutex);
-  state.borrowed -= memory_->size();
-  if (memory_->size() >= state.wanted() && !state.reservations.empty()) {
-    state.workspaces.push_back(std::move(memory_));
+  {
+    const std::lock_guard lock(state.mutex);
+    state.borrowed -= memory_->size();
+    if (memory_->size() >= state.wanted() && !state.reservations.empty()) {
+      state.workspaces.push_back(std::move(memory_));
+    }
   }
+  state.returned.notify_all();
 }
 
 Workspace::Handle Workspace::reserve(size_t size) {

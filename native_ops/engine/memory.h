@@ -42,11 +42,12 @@ size_t prepared_bytes();
 size_t workspace_bytes();
 
 // Activations and scratch for one run. Runs borrow one and hand it back, so that there are as many
-// as ever ran at the same time, not one for each level.
+// as ever ran at the same time, not one for each level. Nobody borrows two.
 class Workspace {
  public:
-  // At least `size` bytes; waits for nobody.
-  explicit Workspace(size_t size);
+  // At least `size` bytes. If another one is in use: with `scarce` memory it is waited for, else
+  // there will be two.
+  Workspace(size_t size, bool scarce);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;

@@ -39,9 +39,8 @@ constexpr double kEnough = 60000;
 // Microseconds for which whole runs are measured, two of each way at least.
 constexpr double kEnoughRuns = 30000;
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
-// do; those of a small network write less. Where memory is scarce, what most second caches hold.
+// do; those of a small network write less. Where memory is scarce the level's constants are read.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
-constexpr size_t kEvictedBytesLow = size_t{1} << 20;
 // Prepared weights of a level that are more than this do not stay in the caches of one core from
 // frame to frame, and what they share with others a camera's other work takes. Kernels that need so
 // many are measured with weights from memory.
@@ -124,7 +123,8 @@ std::optional<bool> Engine::known_beside(const RunContext& context) const {
 bool Engine::measure_beside(const RunContext& context, const Steps& tiled, const Steps& beside,
                             const Lanes& lanes) {
   use_places(lanes.places);
-  const Workspace workspace(std::max(bytes_for(tiled, nullptr), bytes_for(beside, &lanes)));
+  const Workspace workspace(std::max(bytes_for(tiled, nullptr), bytes_for(beside, &lanes)),
+                            context.low_memory);
   const std::vector<uint8_t> image(image_bytes());
   std::vector<float> logits(classes());
   const Buffers buffers{workspace.data(), workspace.data() + scratch_offset(), image.data(),
@@ -232,6 +232,15 @@ size_t Engine::total_prepared(const ConvKernel& kernel) const {
   return bytes;
 }
 
+void Engine::read_constants() const {
+  size_t left = kEvictedBytes;
+  for (const auto& [data, size] : constants_) {
+    for (size_t i = 0; i < size && left > 0; i += 64, left -= std::min<size_t>(left, 64)) {
+      static_cast<void>(*static_cast<const volatile uint8_t*>(data + i));
+    }
+  }
+}
+
 // Candidates take turns, so that another program that slows the machine slows them all, and each
 // counts with its shortest time: what disturbs only adds. The arena holds whatever it holds, since
 // no kernel's time depends on its data.
@@ -247,14 +256,14 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer&
     scratch = std::max(scratch, kernel->scratch_bytes(shape, context.parallel->threads));
     used = std::max(used, plan_.arena_bytes + total_prepared(*kernel));
   }
-  const Workspace workspace(scratch_offset() + align(scratch));
+  const Workspace workspace(scratch_offset() + align(scratch), context.low_memory);
   const Buffers buffers{workspace.data(), workspace.data() + scratch_offset(), nullptr, nullptr};
-  const AlignedMemory other(std::min(used, context.low_memory ? kEvictedBytesLow : kEvictedBytes));
+  const AlignedMemory other(context.low_memory ? 0 : std::min(used, kEvictedBytes));
   std::vector<double> least(candidates.size(), INFINITY);
   const Stopwatch all;
   for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {
     for (size_t i = 0; i < candidates.size(); ++i) {
-      std::memset(other.data(), round, other.size());
+      context.low_memory ? read_constants() : void(std::memset(other.data(), round, other.size()));
       if (!candidates[i].cached && steps[i].weights != nullptr) {
         flush(steps[i].weights->data(), steps[i].weights->size());
       }

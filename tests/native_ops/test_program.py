@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,21 @@ def test_branches_side_by_side_take_bounded_memory(
             held[split] = _native.workspace_bytes()
         assert _native.workspace_bytes() == 0
     assert 0 < held["tiles"] <= held["branches"] <= 2 * held["tiles"]
+
+
+def test_with_low_memory_runs_take_turns_in_one_workspace(model: Path) -> None:
+    def work(opened: Program, runs: int) -> None:
+        for _ in range(runs):
+            np.testing.assert_array_equal(opened.run(8, IMAGES[0]), expected)
+
+    with Program.open(model, low_memory=True) as one, Program.open(model, low_memory=True) as other:
+        expected = one.run(8, IMAGES[0])
+        held = _native.workspace_bytes()
+        with ThreadPoolExecutor(2) as workers:
+            for ended in [workers.submit(work, program, 3000) for program in (one, other)]:
+                ended.result()
+        assert _native.workspace_bytes() == held > 0
+    assert _native.workspace_bytes() == 0
 
 
 def test_levels_share_prepared_weights_and_give_them_back(model: Path) -> None:

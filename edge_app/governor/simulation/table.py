@@ -39,7 +39,7 @@ def print_table(title: str, note: str, runs: Sequence[Run]) -> None:
     for row in summaries:
         cells = ["-" if row[key] is None else form.format(row[key]) for _, key, form in columns]
         table.add_row(row["governor"], *cells, _death(row))
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, LEAST_COLUMNS)
     console.print(table)
