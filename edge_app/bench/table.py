@@ -13,7 +13,9 @@ from rich.table import Table
 def print_report(report: dict[str, Any]) -> None:
     """Print the tables and what they were measured on to stdout."""
     terminal = sys.stdout.isatty()
-    console = Console(emoji=False, highlight=False, width=None if terminal else max(120, Console().width))
+    console = Console(
+        emoji=False, highlight=False, width=None if terminal else max(120, Console().width)
+    )
     for network in report["networks"]:
         console.print(_times(network, report["threads"]))
         for row in network["sides"]:
