@@ -133,7 +133,8 @@ class Plan:
         """Give every value its offset in the arena: largest first, each at the lowest free place.
 
         Values whose lifetimes (from the layer that writes them to the last one that reads them)
-        overlap get disjoint bytes.
+        overlap get disjoint bytes. A stream that is the sum of another one, which nobody reads
+        afterwards, takes its bytes: kernels read each pixel of it once, before they write it.
         """
         first, last = {}, {}
         for index, layer in enumerate(self.layers):
@@ -141,8 +142,14 @@ class Plan:
                 first[value] = last[value] = index
             for value in layer.reads():
                 last[value] = index
+        home = {value: value for value in first}
+        for index, layer in enumerate(self.layers):
+            if NONE not in (layer.residual, layer.stream) and last[layer.residual] == index:
+                home[layer.stream] = home[layer.residual]
+        for value, where in home.items():
+            last[where] = max(last[where], last[value])
         placed: list[int] = []
-        order = sorted(first, key=lambda v: (-self.values[v].bytes, first[v]))
+        order = sorted(set(home.values()), key=lambda v: (-self.values[v].bytes, first[v]))
         for value in order:
             size, offset = self.values[value].bytes, 0
             if not size:
@@ -159,6 +166,8 @@ class Plan:
             self.values[value].offset = offset
             placed.append(value)
             self.arena_bytes = max(self.arena_bytes, offset + size)
+        for value, where in home.items():
+            self.values[value].offset = self.values[where].offset
 
     def encode(self) -> bytes:
         """The bytes that the engine reads."""

@@ -1,6 +1,7 @@
 #include "lanes.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 namespace mbq {
@@ -34,7 +35,8 @@ struct Use {
 
 class Uses {
  public:
-  Uses(const Plan& plan, const Lanes& lanes) : uses_(plan.values.size()) {
+  Uses(const Plan& plan, const Lanes& lanes)
+      : uses_(plan.values.size()), homes_(plan.values.size()) {
     for (size_t i = 0; i < plan.layers.size(); ++i) {
       const int step = static_cast<int>(i);
       int lane = kSeveral;
@@ -53,6 +55,7 @@ class Uses {
         use(value, lane, step);
       });
     }
+    put_in_place(plan);
     // Who is not a lane's own is there for all of them: nobody knows how far the others are.
     const int last = lanes.end() - 1;
     for (Use& use : uses_) {
@@ -62,6 +65,9 @@ class Uses {
   }
 
   bool mixed() const { return mixed_; }
+
+  // The value in whose bytes one lives.
+  int home(int value) const { return homes_[value]; }
 
   bool meet(int a, int b) const {
     const Use &one = uses_[a], &other = uses_[b];
@@ -76,7 +82,21 @@ class Uses {
     use.life = {use.life.first < 0 ? step : use.life.first, step};
   }
 
+  // As in export/plan.py: a stream that is the sum of another one, which nobody reads afterwards,
+  // takes its bytes.
+  void put_in_place(const Plan& plan) {
+    std::iota(homes_.begin(), homes_.end(), 0);
+    for (size_t i = 0; i < plan.layers.size(); ++i) {
+      const int from = plan.layers[i].residual, to = plan.layers[i].stream;
+      if (from == kNone || to == kNone || uses_[from].lane != uses_[to].lane) continue;
+      if (uses_[from].lane < 0 || uses_[from].life.last != static_cast<int>(i)) continue;
+      homes_[to] = homes_[from];
+      uses_[homes_[from]].life.last = uses_[to].life.last;
+    }
+  }
+
   std::vector<Use> uses_;
+  std::vector<int> homes_;
   bool mixed_ = false;
 };
 
@@ -94,8 +114,14 @@ std::optional<Lanes> side_by_side(const Plan& plan, int threads) {
   const Uses uses(plan, result);
   if (uses.mixed()) return std::nullopt;
   std::vector<size_t> sizes;
-  for (const PlanValue& value : plan.values) sizes.push_back(value.bytes());
+  const int values = static_cast<int>(plan.values.size());
+  for (int i = 0; i < values; ++i) {
+    sizes.push_back(uses.home(i) == i ? plan.values[i].bytes() : 0);
+  }
   result.places = place(sizes, [&](int a, int b) { return uses.meet(a, b); });
+  for (int i = 0; i < values; ++i) {
+    result.places.offsets[i] = result.places.offsets[uses.home(i)];
+  }
   return result;
 }
 

@@ -62,6 +62,7 @@ OutputCase::OutputCase(const mbq::ConvShape& shape, const OutputKind& kind, floa
     residual_[i] = random.one_in(5) ? 0.0f : random.real(0.0f, 2.0f);
     if (special && random.one_in(20)) residual_[i] = random.pick(kSpecial);
   }
+  fill_stream();
   for (int k = 0; k < code_images; ++k) {
     const int border = random.between(0, 3);
     const size_t more = random.one_in(3) ? 4 * random.between(1, 5) : 0;
@@ -75,9 +76,9 @@ OutputCase::OutputCase(const mbq::ConvShape& shape, const OutputKind& kind, floa
   output_.scale = scale_.data();
   output_.bias = bias_.data();
   output_.direct = kind.direct;
-  output_.residual = kind.residual ? residual_.data() : nullptr;
   output_.relu = kind.relu;
   output_.stream = kind.stream ? stream_.data() : nullptr;
+  output_.residual = kind.in_place ? output_.stream : kind.residual ? residual_.data() : nullptr;
   output_.code_outputs = kind.code_outputs;
 }
 
@@ -86,8 +87,14 @@ const mbq::LayerOutput& OutputCase::prepare(Random& random) {
     images_[k]->set_output(random);
     before_[k]->copy_from(*images_[k]);
   }
-  for (size_t i = 0; i < stream_.size(); ++i) stream_[i] = -12345.0f;
+  fill_stream();
   return output_;
+}
+
+void OutputCase::fill_stream() {
+  for (size_t i = 0; i < stream_.size(); ++i) {
+    stream_[i] = kind_.in_place ? residual_[i] : -12345.0f;
+  }
 }
 
 std::string OutputCase::problem(const Result& expected) const {

@@ -13,6 +13,7 @@ struct OutputKind {
   const char* name;
   bool direct, stream, residual, relu;
   int code_outputs;
+  bool in_place = false;  // the stream takes the bytes of the residual
 };
 inline constexpr OutputKind kOutputKinds[] = {
     {"codes directly", true, false, false, false, 0},
@@ -24,6 +25,7 @@ inline constexpr OutputKind kOutputKinds[] = {
     {"stream with two code outputs", false, true, false, false, 2},
     {"one code output with ReLU", false, false, false, true, 1},
     {"two code outputs with residual", false, false, true, false, 2},
+    {"stream in place of the residual", false, true, true, true, 1, true},
 };
 inline constexpr int kOutputKindCount = static_cast<int>(std::size(kOutputKinds));
 
@@ -43,6 +45,8 @@ class OutputCase {
   std::string describe() const { return kind_.name + std::string(special_ ? ", special" : ""); }
 
  private:
+  void fill_stream();
+
   mbq::ConvShape shape_;
   OutputKind kind_;
   bool special_;
