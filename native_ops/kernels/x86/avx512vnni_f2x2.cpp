@@ -21,6 +21,8 @@ inline constexpr int kMaxCode = 63;  // V of tap (1,1) is up to 4 times that, in
 // V of a strip lives in L2 with the weights. Several threads share one V and split the outputs
 // where weights are many: each then reads its part of them alone.
 inline constexpr size_t kStripBytes = 256 * 1024;
+inline constexpr size_t kSmallStripBytes = 16 * 1024;
+inline constexpr size_t kFewWeightBytes = 20 * 1024;
 inline constexpr size_t kSharedBytes = 512 * 1024;
 inline constexpr size_t kManyWeightBytes = 512 * 1024;
 
@@ -99,7 +101,9 @@ struct Plan {
     const size_t row_bytes = static_cast<size_t>(16) * bytes * chunks * columns;
     shared = threads > 1 && row_bytes * rows <= kSharedBytes &&
              blocks_of(shape) * u_bytes(shape) >= kManyWeightBytes;
-    const size_t fitting = kStripBytes / row_bytes;
+    const size_t most = blocks_of(shape) * u_bytes(shape) <= kFewWeightBytes ? kSmallStripBytes
+                                                                             : kStripBytes;
+    const size_t fitting = most / row_bytes;
     strip_rows = shared || fitting >= static_cast<size_t>(rows) ? rows
                  : fitting > 0                                  ? static_cast<int>(fitting)
                                                                 : 1;
