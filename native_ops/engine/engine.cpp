@@ -163,9 +163,10 @@ void Engine::run_layers(const Run& run, int begin, int end) const {
     } else {
       const double start = run.watch.microseconds();
       run_layer(run.context, layer, step, run.buffers);
+      const double took = run.watch.microseconds() - start;  // before strings are made
       LayerTime& time = run.profile[i] = describe(run.context, layer, step);
       time.start = start;
-      time.microseconds = run.watch.microseconds() - start;
+      time.microseconds = took;
       time.beside = lanes_ && lanes_->begin() <= i && i < lanes_->end();
     }
     if (step.pool != nullptr) ++i;  // has run as well
