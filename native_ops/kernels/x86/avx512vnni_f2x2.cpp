@@ -101,8 +101,8 @@ struct Plan {
     const size_t row_bytes = static_cast<size_t>(16) * bytes * chunks * columns;
     shared = threads > 1 && row_bytes * rows <= kSharedBytes &&
              blocks_of(shape) * u_bytes(shape) >= kManyWeightBytes;
-    const size_t most = blocks_of(shape) * u_bytes(shape) <= kFewWeightBytes ? kSmallStripBytes
-                                                                             : kStripBytes;
+    const size_t most =
+        blocks_of(shape) * u_bytes(shape) <= kFewWeightBytes ? kSmallStripBytes : kStripBytes;
     const size_t fitting = most / row_bytes;
     strip_rows = shared || fitting >= static_cast<size_t>(rows) ? rows
                  : fitting > 0                                  ? static_cast<int>(fitting)
@@ -267,16 +267,22 @@ struct Walk {
                     u_of(thread, block),
                     sums,
                     ahead_of(block, groups)};
-    for (int g = from; g < to; ++g) {
+    // Groups of nearly the same size: group g begins at tiles * g / groups, without a division
+    // each.
+    const int least = tiles / groups, more = tiles % groups;
+    int first = static_cast<int>(static_cast<int64_t>(tiles) * from / groups);
+    int rest = static_cast<int>(static_cast<int64_t>(tiles) * from % groups);
+    if (odd != nullptr) first = from == 0 ? 0 : odd->group[0].full + odd->group[0].top;
+    for (int g = from, size; g < to; ++g, first += size) {
       OddGroup here;
-      int first;
       if (odd != nullptr) {
         here = odd->group[g];
-        first = g == 0 ? 0 : odd->group[0].full + odd->group[0].top;
-      } else {  // groups of nearly the same size
-        first = static_cast<int>(static_cast<int64_t>(tiles) * g / groups);
-        const int end = static_cast<int>(static_cast<int64_t>(tiles) * (g + 1) / groups);
-        here = {end - first, 0, multiply[end - first]};
+        size = here.full + here.top;
+      } else {
+        size = least;
+        rest += more;
+        if (rest >= groups) rest -= groups, ++size;
+        here = {size, 0, multiply[size]};
       }
       group.v = strip + static_cast<size_t>(first) * plan.bytes;
       here.multiply(group);
