@@ -4,11 +4,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "../kernels/flush.h"
@@ -43,28 +41,10 @@ constexpr double kEnoughRuns = 30000;
 // Writing this much leaves little of a layer in the caches of one core, as a network's other layers
 // do; those of a small network write less. Where memory is scarce the level's constants are read.
 constexpr size_t kEvictedBytes = size_t{4} << 20;
-// Prepared weights of a level that are more than this part of the largest cache do not stay there
-// from frame to frame: a camera's other work takes it. Kernels that need so many are measured with
-// weights from memory.
-constexpr size_t kCachedPart = 4;
-// Where the system does not tell.
-constexpr size_t kUsualCache = size_t{16} << 20;
-
-// Bytes of the largest cache that the first CPU uses, as Linux tells them.
-size_t largest_cache() {
-  size_t largest = 0;
-  for (int index = 0; index < 8; ++index) {
-    const std::string path = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index);
-    size_t kilobytes = 0;
-    if (std::ifstream(path + "/size") >> kilobytes) largest = std::max(largest, kilobytes << 10);
-  }
-  return largest > 0 ? largest : kUsualCache;
-}
-
-size_t cached_bytes() {
-  static const size_t bytes = largest_cache() / kCachedPart;
-  return bytes;
-}
+// Prepared weights of a level that are more than this do not stay in the caches of one core from
+// frame to frame, and what they share with others a camera's other work takes. Kernels that need so
+// many are measured with weights from memory.
+constexpr size_t kCachedBytes = size_t{4} << 20;
 
 enum class Split { kFastest, kTiles, kBranches };
 
@@ -210,7 +190,7 @@ Engine::Step Engine::prepare_conv(const RunContext& context, const PlanLayer& la
     if (context.low_memory && list[i]->prepared_bytes(shape) > constants_[layer.weight].size) {
       continue;
     }
-    const bool cached = total_prepared(*list[i]) <= cached_bytes();
+    const bool cached = total_prepared(*list[i]) <= kCachedBytes;
     candidates.push_back({list[i], cached});
     supporting |= 1u << i;
     if (!cached) large |= 1u << i;
