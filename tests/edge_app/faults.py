@@ -2,7 +2,7 @@
 
 Each ``Fault`` begins on a ``Machine`` and ends again; the real readers meet it as they would on a
 device. Faults that no sensor is part of (a policy half written, a full disk, a camera that hangs)
-are scripts in ``test_fault_catalogue``.
+are scripts in ``test_fault_catalogue_scripts``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from functools import cache
 from itertools import pairwise
 
 from fake_root import Machine
+from faults import FAULTS
 from governor_samples import LEVELS, PROFILE, a_policy
 
 from edge_app.clock import ManualClock
@@ -268,6 +269,12 @@ class Rig:
         self.policy = policy_of(*overrides)
         self.governor.replace_policy(self.policy)
         self.watch.reload()
+
+
+def begin(rig: Rig, name: str, calm_s: int = 30) -> None:
+    """Some calm, in which the highest level runs, and then the fault."""
+    assert rig.run(calm_s)[-1].bits == 8
+    FAULTS[name].begin(rig.machine)
 
 
 def events(decisions: list[Decision]) -> list[str]:
