@@ -95,6 +95,7 @@ Workspace::Workspace(size_t size, bool scarce) {
       const uint64_t place = state.came++;
       state.returned.wait(lock, [&] { return state.borrowed == 0 && state.served == place; });
       ++state.served;
+      state.returned.notify_all();  // for the next, should there be no memory
     }
     auto& free = state.workspaces;
     const auto found = std::find_if(free.begin(), free.end(),
@@ -109,7 +110,7 @@ Workspace::Workspace(size_t size, bool scarce) {
     if (!free.empty()) free.pop_back();
     size = std::max(size, state.wanted());
     memory_ = std::make_unique<AlignedMemory>(size);
-    state.borrowed += size;
+    state.borrowed += memory_->size();
   }
 }
 

@@ -263,7 +263,11 @@ const ConvKernel* Engine::fastest_of(const RunContext& context, const PlanLayer&
   const Stopwatch all;
   for (int round = 0; round < kRounds && (round < 2 || all.microseconds() < kEnough); ++round) {
     for (size_t i = 0; i < candidates.size(); ++i) {
-      context.low_memory ? read_constants() : void(std::memset(other.data(), round, other.size()));
+      if (context.low_memory) {
+        read_constants();
+      } else {
+        std::memset(other.data(), round, other.size());
+      }
       if (!candidates[i].cached && steps[i].weights != nullptr) {
         flush(steps[i].weights->data(), steps[i].weights->size());
       }

@@ -55,8 +55,10 @@ struct LayerOutput {
 
   const float* residual;  // [out_height, out_width, outputs], or null: added to z
   bool relu;              // then max(z, 0)
-  float* stream;          // [out_height, out_width, outputs], or null where only codes are read on
-  int code_outputs;       // 0..kMaxCodeOutputs
+  // [out_height, out_width, outputs], or null where only codes are read on. May be the residual
+  // itself: a kernel reads each of its numbers once, and before it writes that one.
+  float* stream;
+  int code_outputs;  // 0..kMaxCodeOutputs
   CodeOutput codes[kMaxCodeOutputs];
 };
 
