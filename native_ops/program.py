@@ -139,22 +139,22 @@ class Program:
             raise ModelError(f"{path}: {error}") from error
         code = np.frombuffer(program, dtype=np.uint8)
 
-        def load(choice: Choice) -> Self:
+        def load(choice: Choice) -> _native.Program:
             try:
-                native = _native.Program(code, threads, low_memory, isa, choice.index)
+                return _native.Program(code, threads, low_memory, isa, choice.index)
             except DeviceError:
                 raise
             except RuntimeError as error:
                 raise ModelError(f"{path}: {error}; export the model again") from error
-            return cls(path, native, choice)
 
         choice = choose(device)
         try:
-            return load(choice)
+            return cls(path, load(choice), choice)
         except DeviceError as error:
             if device != AUTO:
                 raise
-            return load(Choice(None, str(error)))
+            choice = Choice(None, str(error))
+            return cls(path, load(choice), choice)
 
     def run(self, bits: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits of one image at one level.
