@@ -148,6 +148,8 @@ def test_every_lost_frame_has_its_reason_and_every_sensor_its_state(
     # Without scripts it goes on loading: the moving picture is part of it, and the camera is gone.
     page.call("Page.navigate", url=device.page.url)
     page.wait("document.querySelector('[data-panel=events]') !== null")
+    # What is read depends on the layout: without it a name runs into its explanation.
+    page.wait("document.querySelector('link[href$=\"dashboard.css\"]').sheet !== null")
     total = 300 + sum(LOSSES.values()) - LOSSES["output"]
     found = {cells[0].split()[0]: cells[1:3] for cells in rows(page, "losses")}
     assert found.pop("classified") == ["300", f"{300 / total:.1%}".replace("%", " %")]
