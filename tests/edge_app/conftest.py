@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from running import COMMAND, TIMEOUT_S, Result, Run, environment
 from serve_rig import TOKEN, Rig
+from trees import tree
 
 from edge_app.cli import main
 from edge_app.serve import Page, open_page
@@ -70,14 +71,6 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     monkeypatch.setenv("COLUMNS", "120")
     return run
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
-    return root
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trees import tree
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_BUG, EXIT_USAGE, AppError
@@ -20,14 +21,6 @@ from edge_app.sensors.recording import RecordedSensors, load_recording
 from edge_app.sensors.root import Attribute, SysRoot
 
 ZONE = "sys/class/thermal/thermal_zone0"
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
-    return root
 
 
 class Changing:
