@@ -232,10 +232,12 @@ size_t Engine::total_prepared(const ConvKernel& kernel) const {
   return bytes;
 }
 
+// As much of them as empties the caches of the rest.
 void Engine::read_constants() const {
-  size_t left = kEvictedBytes;
+  constexpr size_t kLine = 64;
+  size_t lines = kEvictedBytes / kLine;
   for (const auto& [data, size] : constants_) {
-    for (size_t i = 0; i < size && left > 0; i += 64, left -= std::min<size_t>(left, 64)) {
+    for (size_t i = 0; i < size && lines > 0; i += kLine, --lines) {
       static_cast<void>(*static_cast<const volatile uint8_t*>(data + i));
     }
   }

@@ -21,8 +21,9 @@ inline constexpr int kMaxCode = 63;  // V of tap (1,1) is up to 4 times that, in
 // V of a strip lives in L2 with the weights. Several threads share one V and split the outputs
 // where weights are many: each then reads its part of them alone.
 inline constexpr size_t kStripBytes = 256 * 1024;
-inline constexpr size_t kSmallStripBytes = 16 * 1024;
+// Beside so little U, V of a strip can live in L1.
 inline constexpr size_t kFewWeightBytes = 20 * 1024;
+inline constexpr size_t kSmallStripBytes = 16 * 1024;
 inline constexpr size_t kSharedBytes = 512 * 1024;
 inline constexpr size_t kManyWeightBytes = 512 * 1024;
 
