@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from edge_app.console import plain_console
 from edge_app.errors import AppError
 from edge_app.models import branches_of, find, installed, models_directory, open_model
 
@@ -32,9 +33,8 @@ def print_model(name: str, kernels: bool = False, memory: str = "normal", thread
     kernels: run every level and print which kernel each layer got on this machine, with its time
     and how threads share it. memory, threads: as for `open_model`.
     """
-    from rich.console import Console
 
-    console = Console(emoji=False, highlight=False)
+    console = plain_console()
     path = find(name)
     with open_model(str(path), threads, memory) as program:
         metadata = program.metadata
@@ -127,7 +127,6 @@ def _millions(count: float | None) -> str:
 def print_models() -> None:
     """Print the installed models to stdout, one row each; a damaged one with what is wrong."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE)
@@ -150,7 +149,7 @@ def print_models() -> None:
                 )
         except AppError as error:
             table.add_row(name, "-", "-", f"damaged: {error.message}", "-")
-    Console(emoji=False, highlight=False).print(table)
+    plain_console().print(table)
 
 
 def accuracies(metadata: dict[str, Any]) -> str:

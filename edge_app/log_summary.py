@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_app.console import plain_console
 from edge_app.errors import EXIT_USAGE, AppError
 from edge_app.record import SCHEMA
 from edge_app.sinks.statistics import Distribution
@@ -145,10 +146,9 @@ def summarize(paths: Sequence[Path], as_json: bool) -> None:
         print(json.dumps(summary.to_json(), ensure_ascii=False, indent=2))
         return
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(emoji=False, highlight=False)
+    console = plain_console()
     console.print(f"{summary.frames} frames, {summary.first} to {summary.last}")
     if summary.missing or summary.damaged:
         console.print(f"not there: {summary.missing}; cut off: {summary.damaged}")

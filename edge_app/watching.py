@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_app.clock import RealClock
+from edge_app.console import plain_console
 from edge_app.errors import EXIT_OK
 from edge_app.recordings import open_root
 from edge_app.signals import StopRequest
@@ -45,9 +46,8 @@ def list_sensors(sysroot: Path, as_json: bool) -> int:
         for row in rows:
             print(json.dumps(row.to_json(), ensure_ascii=False))
         return EXIT_OK
-    from rich.console import Console
 
-    Console(emoji=False, highlight=False).print(_table(rows))
+    plain_console().print(_table(rows))
     return EXIT_OK
 
 
@@ -77,10 +77,9 @@ def watch_sensors(sysroot: Path, duration_s: float | None) -> int:
     if not sys.stdout.isatty():
         samples(lambda rows: print(f"{clock.now():8.1f} s  {_line(rows)}", flush=True))
         return stop.exit_code
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(emoji=False, highlight=False), auto_refresh=False) as live:
+    with Live(console=plain_console(), auto_refresh=False) as live:
         samples(lambda rows: live.update(_table(rows), refresh=True))
     return stop.exit_code
 

@@ -9,13 +9,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from edge_app.console import plain_console
+
 
 def print_report(report: dict[str, Any]) -> None:
     """Print the tables and what they were measured on to stdout."""
     terminal = sys.stdout.isatty()
-    console = Console(
-        emoji=False, highlight=False, width=None if terminal else max(120, Console().width)
-    )
+    console = plain_console(width=None if terminal else max(120, Console().width))
     for network in report["networks"]:
         console.print(_times(network, report["threads"]))
         for row in network["sides"]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
+from edge_app.console import plain_console
 from edge_app.governor.simulation.bars import (
     Bar,
     calmer_than_baselines,
@@ -51,7 +52,6 @@ def measure(topics: list[str]) -> list[Bar]:
 def print_bars(bars: list[Bar], seconds: float) -> None:
     """A table for people."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Governor scorecard", title_justify="left", box=SIMPLE)
@@ -60,7 +60,7 @@ def print_bars(bars: list[Bar], seconds: float) -> None:
     for bar in bars:
         verdict = "[green]pass[/]" if bar.passed else "[bold red]FAIL[/]"
         table.add_row(bar.topic, bar.case, bar.measured, bar.bar, verdict)
-    console = Console(emoji=False, highlight=False)
+    console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, 150)
     console.print(table)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from edge_app.clock import RealClock
+from edge_app.console import plain_console
 from edge_app.errors import EXIT_OK, EXIT_USAGE, AppError
 from edge_app.governor.energy import STATED_MODEL
 from edge_app.models import open_model
@@ -72,7 +72,7 @@ def thread_counts(text: str, cpus: int) -> list[int]:
 
 def _print(profiles: list[StoredProfile]) -> None:
     terminal = sys.stdout.isatty()
-    console = Console(emoji=False, highlight=False, width=None if terminal else 120)
+    console = plain_console(width=None if terminal else 120)
     first = profiles[0]
     title = f"{first.model} on {first.conditions.cpu}, {first.conditions.isa}"
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))

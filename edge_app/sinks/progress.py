@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edge_app.console import plain_console
 from edge_app.record import FrameRecord
 from edge_app.sinks import Listener
 
@@ -101,13 +102,12 @@ class LiveLine:
     """For a terminal: a line redrawn in place five times a second, changes printed above it."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
         from rich.live import Live
         from rich.text import Text
 
         self._text = Text
         self._status = Status()
-        self._console = console or Console(stderr=True, emoji=False, highlight=False)
+        self._console = console or plain_console(stderr=True)
         self._drawn = 0.0
         # stdout is left alone: it may carry records.
         self._live = Live(

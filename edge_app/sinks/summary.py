@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from edge_app.console import plain_console
 from edge_app.sinks.statistics import Distribution, Statistics
 
 if TYPE_CHECKING:
@@ -25,10 +26,9 @@ def print_summary(
     ``file``: somewhere else than stderr.
     """
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=file, stderr=file is None, emoji=False, highlight=False)
+    console = plain_console(file=file, stderr=file is None)
     rate = statistics.frames / seconds if seconds > 0 else 0.0
     plural = "" if statistics.frames == 1 else "s"
     console.print(f"{statistics.frames} frame{plural} in {seconds:.1f} s ({rate:.1f} a second)")

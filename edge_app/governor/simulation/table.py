@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge_app.console import plain_console
 from edge_app.governor.simulation.run import Run
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -25,7 +26,6 @@ LEAST_COLUMNS = 124
 def print_table(title: str, note: str, runs: Sequence[Run]) -> None:
     """Print one row for each run, and what the figures are worth."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     summaries = [run.summary() for run in runs]
@@ -39,7 +39,7 @@ def print_table(title: str, note: str, runs: Sequence[Run]) -> None:
     for row in summaries:
         cells = ["-" if row[key] is None else form.format(row[key]) for _, key, form in columns]
         table.add_row(row["governor"], *cells, _death(row))
-    console = Console(emoji=False, highlight=False)
+    console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, LEAST_COLUMNS)
     console.print(table)
