@@ -91,7 +91,8 @@ class Sides:
             self.device
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        methods.calibrate(network, self.images, self.recipe.method.weight_sigmas)
+        options = self.recipe.method
+        methods.calibrate(network, self.images, options.weight_sigmas, options.activation_ranges)
         return network
 
     def quantised(self) -> None:

@@ -180,7 +180,10 @@ class Trainer:
         images = torch.cat(drawn) if drawn else None
         # Every process does the same with all images, as one alone would.
         with distributed.unsynchronised(self.network):
-            methods.calibrate(self.network, images, self.recipe.method.weight_sigmas)
+            options = self.recipe.method
+            methods.calibrate(
+                self.network, images, options.weight_sigmas, options.activation_ranges
+            )
         self.world.copy_from_first(self.network)
         self.optimizers["weights"].state.clear()
         self.progress.phase, self.progress.epoch, self.progress.step = "quantised", 0, 0

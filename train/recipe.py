@@ -64,6 +64,8 @@ class MethodRecipe:
         distillation: lower levels also learn from a higher one, where the method does that.
         weight_sigmas: start of the weight range in standard deviations: 3 in the paper of MBQuant,
             1.494 is the step of least squared error for 4 levels of a Gaussian.
+        activation_ranges: start of the activation ranges: "three-sigma" at every level as in the paper
+            of MBQuant, or the "least-squares" range of each level's codes.
         calibration_images: images that start the activation ranges; 0 takes the method's constant.
         teacher: which higher level teaches: "auto" is the method's own choice.
         teacher_run: folder of a finished run that teaches every level: at its highest level, or in
@@ -85,6 +87,7 @@ class MethodRecipe:
     bits: tuple[int, ...] = (2, 4, 6, 8)
     distillation: bool = True
     weight_sigmas: float = 3.0
+    activation_ranges: str = "three-sigma"
     calibration_images: int = 512
     teacher: str = "auto"
     teacher_run: str = ""
@@ -184,6 +187,7 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "method.join": ("mean", "sum"),
     "method.stem": ("shared", "branch"),
     "method.half": ("uniform", "published"),
+    "method.activation_ranges": ("three-sigma", "least-squares"),
     "method.ranges": ("tensor", "filter"),
     "method.quantizer": ("centre", "floor"),
     "method.bands": ("wavelet", "fixed", "random"),

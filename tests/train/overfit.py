@@ -21,7 +21,7 @@ from torch import Tensor
 from train import methods
 from train.branches import MultiBranchNet
 from train.networks import NETWORKS
-from train.optimizers import clip_gradients
+from train.optimizers import clip_gradients, decay
 from train.recipe import MethodRecipe
 
 METHODS = {
@@ -31,7 +31,9 @@ METHODS = {
     "any-precision": MethodRecipe("any-precision"),
     "adabits-centre": MethodRecipe("adabits"),
     "adabits-floor": MethodRecipe("adabits", quantizer="floor"),
-    "hot-swap": MethodRecipe("hot-swap", (1, 2, 3, 4, 5, 6, 7, 8)),
+    "hot-swap": MethodRecipe(
+        "hot-swap", (1, 2, 3, 4, 5, 6, 7, 8), activation_ranges="least-squares"
+    ),
 }
 
 
@@ -42,6 +44,10 @@ LEARNING_RATE = 0.03
 RANGES_LEARNING_RATE = 1e-3
 CLIP_NORM = 5.0
 """Of the weights' gradients, which otherwise grow to a million in deep networks at 1 bit."""
+SETTLING = {("hot-swap", "mobilenetv1"): 200}
+"""Steps over which rates fall to zero, as in recipes; then only the classifier learns. Elsewhere rates stay,
+so that only a body that learns gets there. Through 27 layers without shortcuts codes of 1 and 2 bits flip
+for as long as weights move, and the last layer sees other features in every step."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,22 @@ def memorise(method: str, network: str) -> Outcome:
         methods.backward_full_precision(net, images, labels, chosen)
         model.step()
     model.state.clear()
-    methods.calibrate(net, images, recipe.weight_sigmas)
+    methods.calibrate(net, images, recipe.weight_sigmas, recipe.activation_ranges)
+    settling = SETTLING.get((method, network), 0)
     ranges = torch.optim.Adam([{"params": net.range_parameters()}], lr=RANGES_LEARNING_RATE)
     for step in range(STEPS):
+        if step < settling:
+            share = decay("cosine", step / settling)
+            model.param_groups[0]["lr"] = LEARNING_RATE * share
+            ranges.param_groups[0]["lr"] = RANGES_LEARNING_RATE * share
+        elif step == settling > 0:
+            model = torch.optim.SGD(net.classifier.parameters(), lr=LEARNING_RATE, momentum=0.9)
         model.zero_grad()
         ranges.zero_grad()
         methods.backward(net, images, labels, chosen)
+        if step >= settling > 0:
+            net.branches.zero_grad()
+            net.stem.zero_grad()
         clip_gradients(net, CLIP_NORM)
         model.step()
         ranges.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from train import methods
 from train.branches import AMORTISED, MultiBranchNet
 from train.data import DataRecipe, generator, load_dataset
 from train.engine import build_network
+from train.quantizers import HALF_NORMAL_STD, largest_code, least_squares_range
 from train.recipe import MethodRecipe, NetworkRecipe, Recipe
 
 MBQUANT = methods.METHODS["mbquant"]
@@ -131,3 +134,26 @@ def test_calibration_starts_from_the_data() -> None:
         assert conv.weight_upper.item() == pytest.approx(3 * conv.weight.std().item(), rel=1e-5)
         assert bool((conv.act_upper > conv.act_lower).all())
         assert not conv.calibrating
+
+
+def test_least_squares_ranges_are_where_their_errors_balance() -> None:
+    """With one code above zero it is the mean of what exceeds its half (Lloyd's condition)."""
+    normal = NormalDist()
+    upper = least_squares_range(1)
+    half = upper / 2
+    assert upper == pytest.approx(normal.pdf(half) / (1 - normal.cdf(half)), abs=0.01)
+    ranges = [least_squares_range(largest_code(bits)) for bits in range(1, 9)]
+    assert ranges == sorted(ranges) and ranges[0] < 1.5 < ranges[1] < 3.0 < ranges[-1]
+
+
+def test_activation_ranges_may_fit_each_level() -> None:
+    uppers = {}
+    for start in ("three-sigma", "least-squares"):
+        net, images, _ = _digits(256)
+        methods.calibrate(net, images, 1.494, start)
+        first = net.branches[0].blocks[0].conv1  # type: ignore[union-attr]
+        uppers[start] = first.act_upper / (3.0 * net.stem(images).std() / HALF_NORMAL_STD)
+    levels = [2, 8]  # of branch 1
+    assert uppers["three-sigma"].tolist() == pytest.approx([1.0, 1.0], rel=1e-3)
+    expected = [least_squares_range(largest_code(bits)) / 3.0 for bits in levels]
+    assert uppers["least-squares"].tolist() == pytest.approx(expected, rel=1e-3)

@@ -16,12 +16,18 @@ from train.networks.resnet import PreActivationBlock
 from train.quantizers import FULL_PRECISION, MIN_RANGE, QuantizedConv
 
 
-def calibrate(network: MultiBranchNet, images: Tensor | None, weight_sigmas: float) -> None:
+def calibrate(
+    network: MultiBranchNet,
+    images: Tensor | None,
+    weight_sigmas: float,
+    activation_ranges: str = "three-sigma",
+) -> None:
     """Start all clipping ranges from data, before the first quantised step.
 
     Weights: +- ``weight_sigmas`` standard deviations of the branch's whole weight tensor.
-    Activations: minimum, and three sigma of a half-normal distribution, each layer on activations
-    that already passed the quantised layers before it. Batch normalisation starts from the
+    Activations: minimum, and three sigma of a half-normal distribution ("three-sigma") or as many as
+    leave the level's codes the least squared error ("least-squares"), each layer on activations that
+    already passed the quantised layers before it. Batch normalisation starts from the
     full-precision gamma and beta and uses batch statistics meanwhile. Without images, activation
     ranges keep the method's constants.
     """
@@ -33,13 +39,13 @@ def calibrate(network: MultiBranchNet, images: Tensor | None, weight_sigmas: flo
     if images is None:
         return
     for conv in network.convolutions():
-        conv.calibrating = True
+        conv.calibrating = activation_ranges
     with torch.no_grad():
         features = network.stem(images)
         for bits in network.bits:
             network.classify(features, bits)
     for conv in network.convolutions():
-        conv.calibrating = False
+        conv.calibrating = ""
 
 
 def backward(
