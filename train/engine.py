@@ -32,7 +32,7 @@ from train.checkpoint import (
 from train.data import Dataset, generator, load_dataset, open_batches
 from train.distributed import World
 from train.evaluation import ALONE, evaluate, evaluate_full_precision
-from train.failures import describe_ranges, largest_batch, out_of_memory
+from train.failures import describe_ranges, largest_batch, not_finite, out_of_memory
 from train.optimizers import build_optimizers, clip_gradients, decay
 from train.quantizers import FULL_PRECISION, compile_quantizers
 from train.recipe import Recipe, RecipeError, to_toml
@@ -117,7 +117,7 @@ class Trainer:
         Raises:
             Paused: as asked, at a checkpoint from which the same recipe and folder continue.
             RecipeError: the external teacher knows less than the pretrained network.
-            TrainingError: a loss that is not finite, no memory, or no room for a checkpoint.
+            TrainingError: a loss or a weight that is not finite, no memory, or no room for a checkpoint.
         """
         recipe = self.recipe
         if self.world.first:
@@ -283,10 +283,11 @@ class Trainer:
     def _check_finite(self, losses: dict[int, float]) -> None:
         bad = sorted(bits for bits, loss in losses.items() if not math.isfinite(loss))
         if bad:
-            raise TrainingError(
-                f"loss is not finite at level {bad} in {self._where()}; "
-                f"{describe_ranges(self.network)}. Lower the learning rate. {self._kept()}"
-            )
+            raise self._diverged(f"loss is not finite at level {bad} in {self._where()}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        ranges = describe_ranges(self.network)
+        return TrainingError(f"{what}; {ranges}. Lower the learning rate. {self._kept()}")
 
     def _too_large(self, images: Tensor, labels: Tensor, reason: str) -> TrainingError:
         """Find out on the network itself what batch would fit."""
@@ -390,6 +391,9 @@ class Trainer:
         return name if self.world.size == 1 else f"{self.world.size} x {name}"
 
     def _save_checkpoint(self) -> None:
+        # A gradient may overflow where the loss does not, and no loss follows the last step.
+        if broken := not_finite(self.network):
+            raise self._diverged(f"{broken} is not finite before {self._where()}")
         now = time.monotonic()
         self.progress.seconds += now - self._started
         self._started = now

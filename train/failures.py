@@ -1,4 +1,4 @@
-"""Why a step failed: which quantiser is about to collapse, and what batch would fit."""
+"""Why a step failed: what is not a number, which quantiser is about to collapse, what batch would fit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import torch
 
 from train.branches import MultiBranchNet
 from train.quantizers import BranchConv, QuantizedConv
+
+
+@torch.no_grad()
+def not_finite(network: MultiBranchNet) -> str:
+    """The name of the first weight or statistic that is not finite, "" if there is none."""
+    for name, value in network.state_dict().items():
+        if not bool(value.isfinite().all()):
+            return str(name)
+    return ""
 
 
 @torch.no_grad()

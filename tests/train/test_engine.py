@@ -88,6 +88,32 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path, 
     assert Trainer(recipe, tmp_path).progress.step == 0
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, last: bool) -> None:
+    """A gradient overflows while the loss is finite: in some step, or in the last, which no loss follows."""
+    every_step = ["pretrain.epochs=0", "train.checkpoint_minutes=0"]
+    recipe = load_recipe("digits", [*SMALL, *every_step])
+    trainer = Trainer(recipe, tmp_path)
+    bad = trainer.batches.steps if last else 3
+    weight = trainer.network.classifier.weight
+
+    def overflow(progress: object, *_: object) -> None:
+        if progress.step == bad - 1:  # type: ignore[attr-defined]
+            weight.register_hook(lambda gradient: gradient * torch.inf)
+
+    trainer.listener = overflow
+    with pytest.raises(TrainingError) as error:
+        trainer.run()
+    before = "epoch 2, step 1" if last else "epoch 1, step 4"
+    expected = (
+        rf"classifier\.weight is not finite before quantised {before}; all ranges u-l are finite"
+    )
+    assert re.search(expected, str(error.value)), error.value
+    assert "is still good" in str(error.value)
+    assert all(value.isfinite().all() for value in load_file(tmp_path / CHECKPOINT).values())
+    assert Trainer(recipe, tmp_path).progress.step == bad - 1
+
+
 def test_schedules() -> None:
     steps = [decay("step", epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
     assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
