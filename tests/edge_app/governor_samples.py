@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 from edge_app.clock import ManualClock
 from edge_app.governor import Decision, Governor, Policy, load_policy
@@ -15,6 +16,7 @@ PROFILE = {2: 0.010, 4: 0.020, 6: 0.030, 8: 0.040}
 SLOW_CPU = {2: 0.020, 4: 0.040, 6: 0.060, 8: 0.080}
 """At 30 frames a second 2 bits take 60 % of the CPU's time, and from 4 bits on all of it is taken."""
 COOL, HOT = 50.0, 79.0
+NOON = datetime(2026, 3, 29, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
 
 def make_zone(

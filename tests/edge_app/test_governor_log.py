@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 from governor_samples import (
-    a_policy,
+    NOON,
     make_governor,
     make_sample,
     make_zone,
@@ -16,14 +15,8 @@ from governor_samples import (
     run,
 )
 
-from edge_app.governor import Decision, Event, Policy
+from edge_app.governor import Decision, Event
 from edge_app.sensors import Quality, Sample
-
-NOON = datetime(2026, 3, 29, 12, 0, tzinfo=timezone(timedelta(hours=1)))
-
-
-def policy(*overrides: str) -> Policy:
-    return a_policy(*overrides)
 
 
 def test_decision_as_json() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 from governor_samples import (
     COOL,
     HOT,
     LEVELS,
+    NOON,
     PROFILE,
     a_policy,
     make_governor,
@@ -20,8 +21,6 @@ from governor_samples import (
 from edge_app.clock import ManualClock
 from edge_app.governor import Governor
 from edge_app.sensors import Sample
-
-NOON = datetime(2026, 3, 29, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
 
 def escalating(*overrides: str, clock: ManualClock | None = None) -> Governor:

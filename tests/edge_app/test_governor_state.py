@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from governor_samples import (
     COOL,
     HOT,
     LEVELS,
+    NOON,
     PROFILE,
     a_policy,
     make_governor,
@@ -23,20 +24,14 @@ from governor_samples import (
 
 from edge_app.clock import ManualClock
 from edge_app.errors import EXIT_USAGE, AppError
-from edge_app.governor import Decision, Event, Governor, Policy
+from edge_app.governor import Decision, Event, Governor
 from edge_app.governor.energy import LevelCost, Profile
 from edge_app.governor.wallclock import WallClock
 from edge_app.sensors import Sample
 
-NOON = datetime(2026, 3, 29, 12, 0, tzinfo=timezone(timedelta(hours=1)))
-
 
 def kinds(decisions: list[Decision]) -> list[str]:
     return [event.kind for decision in decisions for event in decision.events]
-
-
-def policy(*overrides: str) -> Policy:
-    return a_policy(*overrides)
 
 
 # What the frame path sees -------------------------------------------------------------------------
@@ -62,7 +57,7 @@ def test_first_level_of_a_model_without_so_low_a_level() -> None:
 
 def test_profile_or_seconds() -> None:
     profile = Profile({8: LevelCost(0.04, 0.1), 4: LevelCost(0.02, 0.05)}, 2.0, "test")
-    governor = Governor(policy(), LEVELS, profile, ManualClock())
+    governor = Governor(a_policy(), LEVELS, profile, ManualClock())
     for _ in range(100):
         governor.observe_latency(8, 0.08)
         governor.observe_latency(6, 99.0)
@@ -243,7 +238,7 @@ def test_identical_temperatures_while_the_rung_changed_are_found_out() -> None:
 def test_another_policy_applies_from_the_next_step_on() -> None:
     governor = make_governor()
     run(governor, make_sample, 0, 5)
-    governor.replace_policy(policy("levels.max_bits=4"))
+    governor.replace_policy(a_policy("levels.max_bits=4"))
     assert governor.level == 8 and governor.policy.levels.max_bits == 8
     decision = governor.step(make_sample(5.0))
     assert (decision.bits, decision.changed, decision.previous_bits) == (4, True, 8)
@@ -256,7 +251,7 @@ def test_another_policy_applies_from_the_next_step_on() -> None:
 def test_another_policy_never_raises_without_a_dwell() -> None:
     governor = make_governor("levels.max_bits=4")
     run(governor, make_sample, 0, 100)
-    governor.replace_policy(policy("stability.raise_dwell_s=30"))
+    governor.replace_policy(a_policy("stability.raise_dwell_s=30"))
     decisions = run(governor, make_sample, 100, 100)
     raises = [decision for decision in decisions if decision.changed]
     assert [(d.time, d.bits) for d in raises] == [(130.0, 6), (160.0, 8)]
@@ -267,14 +262,14 @@ def test_another_policy_never_raises_without_a_dwell() -> None:
 def test_another_rate_is_a_change_with_a_cause() -> None:
     governor = make_governor()
     run(governor, make_sample, 0, 5)
-    governor.replace_policy(policy("frame.target_fps=20"))
+    governor.replace_policy(a_policy("frame.target_fps=20"))
     decision = governor.step(make_sample(5.0))
     assert (decision.changed, decision.cause, decision.fps) == (True, "policy", 20.0)
-    governor.replace_policy(policy("frame.target_fps=40"))
+    governor.replace_policy(a_policy("frame.target_fps=40"))
     decision = governor.step(make_sample(6.0))
     # 8 bits at 40 frames a second are more than 8 bits at 20.
     assert (decision.bits, decision.fps) == (4, 40.0)
-    governor.replace_policy(policy("frame.target_fps=40"))
+    governor.replace_policy(a_policy("frame.target_fps=40"))
     assert not governor.step(make_sample(7.0)).changed
 
 
@@ -282,14 +277,14 @@ def test_policy_that_permits_no_level_changes_nothing() -> None:
     governor = make_governor(levels=(8,))
     run(governor, make_sample, 0, 5)
     with pytest.raises(AppError, match="has 8 bits") as caught:
-        governor.replace_policy(policy("levels.max_bits=4"))
+        governor.replace_policy(a_policy("levels.max_bits=4"))
     assert caught.value.exit_code == EXIT_USAGE
     assert governor.step(make_sample(5.0)).events == ()
 
 
 def test_another_policy_before_the_first_step() -> None:
     governor = make_governor()
-    governor.replace_policy(policy("levels.max_bits=6"))
+    governor.replace_policy(a_policy("levels.max_bits=6"))
     decision = governor.step(make_sample(0.0))
     assert (decision.bits, decision.cause) == (6, "policy")
 
@@ -298,7 +293,7 @@ def test_another_policy_does_not_forgive_a_lost_sensor() -> None:
     governor = make_governor()
     run(governor, make_sample, 0, 10)
     run(governor, lambda t: make_sample(t, None), 10, 30)
-    governor.replace_policy(policy("thermal.control_c=70"))
+    governor.replace_policy(a_policy("thermal.control_c=70"))
     decisions = run(governor, make_sample, 40, 59)
     assert {decision.bits for decision in decisions} == {2}
 
@@ -308,7 +303,7 @@ def test_another_policy_does_not_forgive_a_lost_sensor() -> None:
 
 def test_fail_safe_is_the_lowest_rung_and_stays_it() -> None:
     clock = ManualClock(50.0)
-    governor = Governor(policy(), LEVELS, PROFILE, clock)
+    governor = Governor(a_policy(), LEVELS, PROFILE, clock)
     run(governor, make_sample, 40, 10)
     decision = governor.fail_safe("the governor has stopped: boom")
     assert (decision.time, decision.rung, decision.cause, decision.changed) == (

@@ -9,9 +9,7 @@ import pytest
 from edge_app.governor.simulation.devices import DEVICES
 from edge_app.governor.simulation.instruments import Fault, Instruments, Truth
 from edge_app.governor.simulation.noise import Noise
-from edge_app.governor.simulation.plant import (
-    Cell,
-)
+from edge_app.governor.simulation.plant import Cell
 from edge_app.sensors import Quality, Reading
 
 
