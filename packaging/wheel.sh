@@ -43,10 +43,16 @@ executorch() { # ARCHITECTURE
 
 # CPython's headers are the same everywhere but for pyconfig.h, which is the same on every 64-bit
 # Linux as far as an extension sees it. Debian has one for each architecture, of which only this
-# machine's is installed: prints a folder in which it also has the other's name.
+# machine's is installed, and one beside the other headers that chooses among them: prints a folder in
+# which this machine's also has the other's name.
 headers() { # ARCHITECTURE VERSION
     local folder="$root/build/headers-$1" config
-    config="$("$python" -c 'import sysconfig; print(sysconfig.get_config_h_filename())')"
+    config="$("$python" -c '
+import sysconfig
+from pathlib import Path
+config = Path(sysconfig.get_config_h_filename())
+chosen = config.parents[1] / str(sysconfig.get_config_var("MULTIARCH")) / config.parent.name / config.name
+print(chosen if chosen.exists() else config)')"
     mkdir -p "$folder/$1-linux-gnu/python$2"
     cp "$config" "$folder/$1-linux-gnu/python$2/pyconfig.h"
     echo "$folder"
@@ -67,10 +73,11 @@ build() { # ARCHITECTURE FOLDER
         export SETUPTOOLS_EXT_SUFFIX=".cpython-${version/./}-$1-linux-gnu.so"
         include="$(headers "$1" "$version")"
         package="$(executorch "$1")"
+        # In full: `-C` is newer than the pip of some Pythons that are still in use.
         settings+=(
-            -C "cmake.define.CMAKE_TOOLCHAIN_FILE=$here/$1.cmake"
-            -C "cmake.define.CMAKE_CXX_FLAGS=-I$include"
-            -C "cmake.define.executorch_DIR=$package/lib/cmake/executorch"
+            --config-settings "cmake.define.CMAKE_TOOLCHAIN_FILE=$here/$1.cmake"
+            --config-settings "cmake.define.CMAKE_CXX_FLAGS=-I$include"
+            --config-settings "cmake.define.executorch_DIR=$package/lib/cmake/executorch"
         )
     fi
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps \
